@@ -1,0 +1,121 @@
+"""Writers into the paged K/V cache, and the FP8 conversion helper.
+
+Source: vLLM 0.23 ``_C_cache_ops`` (``cache_kernels.cu``). Differences: slots beyond the cache are
+skipped, and every (head, x-chunk) unit is written where vLLM stops after 512.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .indexing import written_slots
+from .numerics import (
+    HIGH_PRECISION_DTYPES,
+    bits,
+    convert_for_cache,
+    fp8_format,
+    load_fp8,
+    store_fp8,
+)
+
+
+def reshape_and_cache(
+    key: Tensor,
+    value: Tensor,
+    key_cache: Tensor,
+    value_cache: Tensor,
+    slot_mapping: Tensor,
+    kv_cache_dtype: str,
+    k_scale: Tensor,
+    v_scale: Tensor,
+) -> None:
+    """Writes tokens into the cache layout that ``paged_attention_v1`` and ``_v2`` read.
+
+    ``key_cache[block, h, d // x, offset, d % x] = key[t, h, d]`` and
+    ``value_cache[block, h, d, offset] = value[t, h, d]``, converted to the cache's format.
+
+    Args:
+        key: float32, float16 or bfloat16 [>= num_tokens, num_heads, head_size]; rows past
+            ``slot_mapping`` are padding and ignored. Token stride free, in elements.
+        value: like ``key``.
+        key_cache: [num_blocks, num_heads, head_size // x, block_size, x], contiguous; ``key``'s
+            dtype for "auto", else one byte per element. Conventionally x is 16 bytes of elements.
+            ``head_size`` is a multiple of x. Mutated.
+        value_cache: [num_blocks, num_heads, head_size, block_size], contiguous. Mutated.
+        slot_mapping: int64 [num_tokens]; negative or too large slots are skipped.
+        kv_cache_dtype: "auto" (bit copy), "fp8" / "fp8_e4m3", "fp8_e5m2".
+        k_scale: float32, one element; ``key`` is divided by it. Ignored for "auto".
+        v_scale: the same for ``value``.
+    """
+    fmt = fp8_format(kv_cache_dtype)
+    num_blocks, num_heads, num_chunks, block_size, x = key_cache.shape
+    keys = convert_for_cache(key, k_scale, fmt)
+    values = convert_for_cache(value, v_scale, fmt)
+    for token, block, offset in written_slots(slot_mapping, num_blocks, block_size):
+        bits(key_cache)[block, :, :, offset] = keys[token].reshape(num_heads, num_chunks, x)
+        bits(value_cache)[block, :, :, offset] = values[token]
+
+
+def reshape_and_cache_flash(
+    key: Tensor,
+    value: Tensor,
+    key_cache: Tensor,
+    value_cache: Tensor,
+    slot_mapping: Tensor,
+    kv_cache_dtype: str,
+    k_scale: Tensor,
+    v_scale: Tensor,
+) -> None:
+    """Writes tokens into the cache layout of FlashAttention: whole heads side by side.
+
+    ``key_cache[block, offset, h] = key[t, h]``, ``value_cache`` likewise.
+
+    Args:
+        key: float32, float16 or bfloat16 [>= num_tokens, num_heads, head_size].
+        value: like ``key``.
+        key_cache: logical shape [num_blocks, block_size, num_heads, head_size], any strides with
+            dense heads: contiguous is NHD, a permuted view of
+            [num_blocks, num_heads, block_size, head_size] is HND. Mutated.
+        value_cache: like ``key_cache``, with strides of its own. Mutated.
+        slot_mapping: int64 [num_tokens]; negative or too large slots are skipped.
+        kv_cache_dtype: as for :func:`reshape_and_cache`.
+        k_scale: float32, one element, or one per head; ``key`` is divided by it.
+        v_scale: the same for ``value``.
+    """
+    fmt = fp8_format(kv_cache_dtype)
+    num_blocks, block_size = key_cache.shape[:2]
+    keys = convert_for_cache(key, k_scale.reshape(-1, 1), fmt)
+    values = convert_for_cache(value, v_scale.reshape(-1, 1), fmt)
+    for token, block, offset in written_slots(slot_mapping, num_blocks, block_size):
+        bits(key_cache)[block, offset] = keys[token]
+        bits(value_cache)[block, offset] = values[token]
+
+
+def convert_fp8(dst_cache: Tensor, src_cache: Tensor, scale: float, kv_cache_dtype: str) -> None:
+    """Quantises a tensor to FP8 or dequantises it; the dtypes say which.
+
+    Args:
+        dst_cache: same shape and layout as ``src_cache``. Mutated. One byte per element to
+            quantise; float32, float16 or bfloat16 to dequantise.
+        src_cache: float32, float16 or bfloat16 to quantise, else one byte per element.
+        scale: rounded to fp32. Quantising divides by it, dequantising multiplies.
+        kv_cache_dtype: "fp8" or "fp8_e4m3".
+
+    Raises:
+        RuntimeError: any other ``kv_cache_dtype``, or neither tensor is float32, float16 or
+            bfloat16.
+    """
+    if kv_cache_dtype not in ("fp8", "fp8_e4m3"):
+        raise RuntimeError(f"Unsupported data type: {kv_cache_dtype}")
+    fmt = fp8_format(kv_cache_dtype)
+    scale_fp32 = torch.tensor(scale, dtype=torch.float32)
+    if src_cache.dtype in HIGH_PRECISION_DTYPES:
+        bits(dst_cache).copy_(store_fp8(src_cache, scale_fp32, fmt))
+    elif dst_cache.dtype in HIGH_PRECISION_DTYPES:
+        bits(dst_cache).copy_(bits(load_fp8(src_cache, scale_fp32, fmt, dst_cache.dtype)))
+    else:
+        raise RuntimeError(
+            "convert_fp8: src_cache or dst_cache must be float32, float16 or bfloat16, "
+            f"got {src_cache.dtype} and {dst_cache.dtype}"
+        )
