@@ -1,0 +1,26 @@
+"""Devices that tests run on: parametrise with ``DEVICES``.
+
+CUDA cases are skipped where there is no CUDA device, but with ``KVOPS_REQUIRE_CUDA=1`` they run and
+fail there: a GPU test machine that lost its GPU must not be green.
+"""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+
+_CUDA_REQUIRED = os.environ.get("KVOPS_REQUIRE_CUDA") == "1"
+
+DEVICES = [
+    pytest.param("cpu", id="cpu"),
+    pytest.param(
+        "cuda",
+        id="cuda",
+        marks=pytest.mark.skipif(
+            not _CUDA_REQUIRED and not torch.cuda.is_available(),
+            reason="this machine has no CUDA device",
+        ),
+    ),
+]
