@@ -1,0 +1,302 @@
+// Host-side checks of tensor arguments. See checks.h.
+// Called by every validate.cpp. Nothing here writes to a tensor.
+// Shims are asked for codes and sizes only, so no libtorch error text can be lost on torch 2.10.
+#include "common/checks.h"
+
+#include <sstream>
+#include <stdexcept>
+
+namespace kvops {
+namespace {
+
+struct KnownDType {
+  int32_t (*code)();
+  DType dtype;
+  const char* name;
+};
+
+// Names for messages; DType::kOther are the ones no operator takes.
+constexpr KnownDType kKnownDTypes[] = {
+    {aoti_torch_dtype_bfloat16, DType::kBFloat16, "bfloat16"},
+    {aoti_torch_dtype_float16, DType::kHalf, "float16"},
+    {aoti_torch_dtype_float32, DType::kFloat, "float32"},
+    {aoti_torch_dtype_uint8, DType::kUInt8, "uint8"},
+    {aoti_torch_dtype_int32, DType::kInt32, "int32"},
+    {aoti_torch_dtype_int64, DType::kInt64, "int64"},
+    {aoti_torch_dtype_float8_e4m3fn, DType::kFloat8E4m3fn, "float8_e4m3fn"},
+    {aoti_torch_dtype_float8_e5m2, DType::kFloat8E5m2, "float8_e5m2"},
+    {aoti_torch_dtype_float64, DType::kOther, "float64"},
+    {aoti_torch_dtype_int8, DType::kOther, "int8"},
+    {aoti_torch_dtype_int16, DType::kOther, "int16"},
+    {aoti_torch_dtype_uint16, DType::kOther, "uint16"},
+    {aoti_torch_dtype_uint32, DType::kOther, "uint32"},
+    {aoti_torch_dtype_uint64, DType::kOther, "uint64"},
+    {aoti_torch_dtype_bool, DType::kOther, "bool"},
+    {aoti_torch_dtype_complex32, DType::kOther, "complex32"},
+    {aoti_torch_dtype_complex64, DType::kOther, "complex64"},
+    {aoti_torch_dtype_complex128, DType::kOther, "complex128"},
+    {aoti_torch_dtype_float8_e4m3fnuz, DType::kOther, "float8_e4m3fnuz"},
+    {aoti_torch_dtype_float8_e5m2fnuz, DType::kOther, "float8_e5m2fnuz"},
+};
+
+int32_t dtype_code(const Tensor& tensor) {
+  int32_t code = 0;
+  aoti_torch_get_dtype(tensor.get(), &code);
+  return code;
+}
+
+const KnownDType* known_dtype(const Tensor& tensor) {
+  const int32_t code = dtype_code(tensor);
+  for (const KnownDType& known : kKnownDTypes) {
+    if (known.code() == code) return &known;
+  }
+  return nullptr;
+}
+
+std::string list_text(const int64_t* values, int64_t count) {
+  std::ostringstream text;
+  text << '[';
+  for (int64_t i = 0; i < count; ++i) {
+    if (i) text << ", ";
+    if (values[i] == kAnySize) {
+      text << '*';
+    } else {
+      text << values[i];
+    }
+  }
+  text << ']';
+  return text.str();
+}
+
+std::string device_text(const Tensor& tensor) {
+  int32_t type = 0;
+  aoti_torch_get_device_type(tensor.get(), &type);
+  if (type == aoti_torch_device_type_cpu()) return "cpu";
+  if (type == aoti_torch_device_type_meta()) return "meta";
+  std::ostringstream text;
+  if (type == aoti_torch_device_type_cuda()) {
+    text << "cuda";
+  } else {
+    text << "device type " << type;
+  }
+  text << ':' << tensor.get_device_index();
+  return text.str();
+}
+
+bool same_device(const Tensor& a, const Tensor& b) {
+  int32_t type_a = 0;
+  int32_t type_b = 0;
+  aoti_torch_get_device_type(a.get(), &type_a);
+  aoti_torch_get_device_type(b.get(), &type_b);
+  if (type_a != type_b) return false;
+  return type_a == aoti_torch_device_type_cpu() || a.get_device_index() == b.get_device_index();
+}
+
+// Number of elements from the first to one past the last that sizes and strides reach.
+int64_t span_elems(const Tensor& tensor) {
+  int64_t last = 0;
+  const auto sizes = tensor.sizes();
+  const auto strides = tensor.strides();
+  for (size_t i = 0; i < sizes.size(); ++i) {
+    if (sizes[i] == 0) return 0;
+    last += (sizes[i] - 1) * strides[i];
+  }
+  return last + 1;
+}
+
+void check_storage(const Tensor& tensor, Arg arg) {
+  const int64_t span = span_elems(tensor);
+  if (span == 0) return;
+  int64_t storage_bytes = 0;
+  aoti_torch_get_storage_size(tensor.get(), &storage_bytes);
+  const int64_t needed_bytes =
+      (tensor.storage_offset() + span) * static_cast<int64_t>(tensor.element_size());
+  if (needed_bytes > storage_bytes) {
+    fail(arg, "must have a storage of at least " + std::to_string(needed_bytes) + " bytes, got " +
+                  std::to_string(storage_bytes) + " (freed or resized)");
+  }
+}
+
+std::string names(std::initializer_list<DType> dtypes) {
+  std::string text;
+  for (DType dtype : dtypes) {
+    if (!text.empty()) text += ", ";
+    text += dtype_name(dtype);
+  }
+  return text;
+}
+
+bool contains(std::initializer_list<CacheKind> kinds, CacheKind kind) {
+  for (CacheKind k : kinds) {
+    if (k == kind) return true;
+  }
+  return false;
+}
+
+struct CacheKindName {
+  const char* text;
+  CacheKind kind;
+};
+constexpr CacheKindName kCacheKindNames[] = {
+    {"auto", CacheKind::kAuto},          {"float16", CacheKind::kAuto},
+    {"bfloat16", CacheKind::kAuto},      {"fp8", CacheKind::kFp8E4m3},
+    {"fp8_e4m3", CacheKind::kFp8E4m3},   {"fp8_e5m2", CacheKind::kFp8E5m2},
+    {"fp8_ds_mla", CacheKind::kFp8DsMla},
+};
+
+}  // namespace
+
+void fail(Arg arg, const std::string& what) {
+  throw std::runtime_error(std::string("kvops::") + arg.op + ": " + arg.name + " " + what);
+}
+
+DType dtype_of(const Tensor& tensor) {
+  const KnownDType* known = known_dtype(tensor);
+  return known ? known->dtype : DType::kOther;
+}
+
+int64_t element_bytes(DType dtype) {
+  switch (dtype) {
+    case DType::kInt64:
+      return 8;
+    case DType::kFloat:
+    case DType::kInt32:
+      return 4;
+    case DType::kHalf:
+    case DType::kBFloat16:
+      return 2;
+    default:
+      return 1;
+  }
+}
+
+std::string dtype_name(const Tensor& tensor) {
+  const KnownDType* known = known_dtype(tensor);
+  return known ? known->name : "a dtype with code " + std::to_string(dtype_code(tensor));
+}
+
+const char* dtype_name(DType dtype) {
+  for (const KnownDType& known : kKnownDTypes) {
+    if (known.dtype == dtype) return known.name;
+  }
+  return "unknown";
+}
+
+std::string shape_text(const Tensor& tensor) {
+  const auto sizes = tensor.sizes();
+  return list_text(sizes.data(), static_cast<int64_t>(sizes.size()));
+}
+
+void check_dim(const Tensor& tensor, Arg arg, int64_t rank) {
+  if (tensor.dim() != rank) {
+    fail(arg, "must have " + std::to_string(rank) + " dimensions, got shape " + shape_text(tensor));
+  }
+}
+
+void check_shape(const Tensor& tensor, Arg arg, std::initializer_list<int64_t> sizes) {
+  const int64_t rank = static_cast<int64_t>(sizes.size());
+  bool equal = tensor.dim() == rank;
+  for (int64_t i = 0; equal && i < rank; ++i) {
+    const int64_t expected = sizes.begin()[i];
+    equal = expected == kAnySize || tensor.size(i) == expected;
+  }
+  if (!equal) {
+    fail(arg, "must have shape " + list_text(sizes.begin(), rank) + ", got " + shape_text(tensor));
+  }
+}
+
+DType check_dtype(const Tensor& tensor, Arg arg, std::initializer_list<DType> allowed) {
+  const DType dtype = dtype_of(tensor);
+  for (DType candidate : allowed) {
+    if (candidate == dtype) return dtype;
+  }
+  const char* quantifier = allowed.size() > 1 ? "one of " : "";
+  fail(arg, std::string("must have dtype ") + quantifier + names(allowed) + ", got " +
+                dtype_name(tensor));
+}
+
+void check_stride(const Tensor& tensor, Arg arg, int64_t dim, int64_t stride_elems) {
+  if (tensor.size(dim) > 1 && tensor.stride(dim) != stride_elems) {
+    fail(arg, "must have stride " + std::to_string(stride_elems) + " in dimension " +
+                  std::to_string(dim) + ", got " + std::to_string(tensor.stride(dim)));
+  }
+}
+
+void check_dense_from(const Tensor& tensor, Arg arg, int64_t dim) {
+  int64_t expected = 1;
+  for (int64_t i = tensor.dim() - 1; i >= dim; --i) {
+    check_stride(tensor, arg, i, expected);
+    expected *= tensor.size(i);
+  }
+}
+
+void check_same_device(const char* op, std::initializer_list<NamedTensor> tensors) {
+  const NamedTensor& first = *tensors.begin();
+  for (const NamedTensor& other : tensors) {
+    if (!same_device(first.tensor, other.tensor)) {
+      fail({op, other.name}, "must be on " + device_text(first.tensor) + " like " + first.name +
+                                 ", got " + device_text(other.tensor));
+    }
+  }
+}
+
+const void* readable(const Tensor& tensor, Arg arg) {
+  check_storage(tensor, arg);
+  return tensor.const_data_ptr();
+}
+
+void* writable(const Tensor& tensor, Arg arg) {
+  check_storage(tensor, arg);
+  return tensor.mutable_data_ptr();
+}
+
+const int32_t* readable_int32(const Tensor& tensor, Arg arg) {
+  check_dtype(tensor, arg, {DType::kInt32});
+  if (tensor.dim() > 0) check_stride(tensor, arg, tensor.dim() - 1, 1);
+  return static_cast<const int32_t*>(readable(tensor, arg));
+}
+
+const int64_t* readable_int64(const Tensor& tensor, Arg arg) {
+  check_dtype(tensor, arg, {DType::kInt64});
+  if (tensor.dim() > 0) check_stride(tensor, arg, tensor.dim() - 1, 1);
+  return static_cast<const int64_t*>(readable(tensor, arg));
+}
+
+CacheKind parse_cache_kind(const std::string& text, const char* op,
+                           std::initializer_list<CacheKind> allowed) {
+  std::string expected;
+  for (const CacheKindName& name : kCacheKindNames) {
+    if (!contains(allowed, name.kind)) continue;
+    if (text == name.text) return name.kind;
+    expected += std::string(expected.empty() ? "" : ", ") + name.text;
+  }
+  fail({op, "kv_cache_dtype"}, "must be one of " + expected + "; got '" + text + "'");
+}
+
+void check_cache_dtype(const Tensor& cache, Arg arg, CacheKind kind, DType data_dtype) {
+  switch (kind) {
+    case CacheKind::kAuto:
+      check_dtype(cache, arg, {data_dtype});
+      break;
+    case CacheKind::kFp8E4m3:
+      check_dtype(cache, arg, {DType::kUInt8, DType::kFloat8E4m3fn});
+      break;
+    case CacheKind::kFp8E5m2:
+      check_dtype(cache, arg, {DType::kUInt8, DType::kFloat8E5m2});
+      break;
+    case CacheKind::kFp8DsMla:
+      check_dtype(cache, arg, {DType::kUInt8, DType::kFloat8E4m3fn, DType::kFloat8E5m2});
+      break;
+  }
+}
+
+const float* readable_scale(const Tensor& scale, Arg arg, int64_t numel) {
+  check_dtype(scale, arg, {DType::kFloat});
+  if (scale.numel() != numel) {
+    fail(arg, "must have " + std::to_string(numel) + " element(s), got shape " + shape_text(scale));
+  }
+  check_dense_from(scale, arg, 0);
+  return static_cast<const float*>(readable(scale, arg));
+}
+
+}  // namespace kvops

@@ -1,0 +1,59 @@
+// The CUDA kernel of every operator that has one, and the plain C functions of _C_cuda.
+// Runs when _C_cuda is loaded, which kvops/_native.py does after _C and only on a CUDA torch.
+// kvops_cuda_attach receives what _C shares; it must be called before the first operator.
+#include <cuda_runtime_api.h>
+
+#include <cstring>
+#include <exception>
+
+#include "common/host_api.h"
+#include "mla/ops.h"
+#include "registration/kernel_list.h"
+#include "registration/schemas.h"
+
+#define KVOPS_EXPORT extern "C" __attribute__((visibility("default")))
+
+namespace kvops {
+namespace {
+
+constexpr Kernel kCudaKernels[] = {
+    {"concat_mla_q", TORCH_BOX(&cuda::concat_mla_q)},
+};
+
+const HostApi* host_api = nullptr;
+
+}  // namespace
+
+bool checked_mode() { return host_api != nullptr && host_api->checked_mode(); }
+
+}  // namespace kvops
+
+STABLE_TORCH_LIBRARY_IMPL(kvops, CUDA, m) {
+  for (const kvops::Kernel& kernel : kvops::kCudaKernels) m.impl(kernel.name, kernel.boxed);
+}
+
+KVOPS_EXPORT void kvops_cuda_attach(const kvops::HostApi* api) { kvops::host_api = api; }
+KVOPS_EXPORT const char* kvops_cuda_version() { return KVOPS_VERSION; }
+KVOPS_EXPORT const char* kvops_cuda_build() { return KVOPS_CUDA_BUILD; }
+KVOPS_EXPORT int kvops_cuda_runtime_version() {
+  int version = 0;
+  return cudaRuntimeGetVersion(&version) == cudaSuccess ? version : 0;
+}
+
+// Adds the CUDA kernel to a vLLM name whose schema _C has defined; 0 if there is no such kernel.
+KVOPS_EXPORT int kvops_cuda_claim_vllm_name(const char* name) {
+  using Library = torch::stable::detail::StableLibrary;
+  const kvops::Kernel* kernel = kvops::find_kernel(kvops::kCudaKernels, name);
+  for (const kvops::OperatorSchema& op : kvops::kOperators) {
+    if (kernel == nullptr || std::strcmp(op.name, name) != 0) continue;
+    try {
+      // Never deleted: deleting a library object takes its registrations back.
+      auto* cuda = new Library(Library::Kind::IMPL, op.vllm_namespace, "CUDA", __FILE__, __LINE__);
+      cuda->impl(kernel->name, kernel->boxed);
+      return 1;
+    } catch (const std::exception&) {
+      return 0;
+    }
+  }
+  return 0;
+}

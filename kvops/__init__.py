@@ -1,0 +1,35 @@
+"""KV-cache and paged-attention operators for PyTorch, on the stable ABI.
+
+Every operator is there three times: as a typed function of this package, as
+`torch.ops.kvops.<op>`, and under vLLM's name (`torch.ops._C_cache_ops.<op>`, `torch.ops._C.<op>`;
+see `register_vllm_names`).
+"""
+
+from ._native import OPERATORS as _OPERATORS  # first: it says what is wrong if anything is
+from ._checked import checked
+from ._vllm_names import register_vllm_names
+from .info import info, version
+from .mla import concat_mla_q
+
+from . import _fakes, _graphs, _vllm_names  # isort: skip
+
+
+def _register() -> None:
+    import torch
+
+    for operator in _OPERATORS:
+        _fakes.register("kvops", operator.name)
+    for name in _vllm_names.UNTRACEABLE:
+        _graphs.keep_out_of_graphs(getattr(torch.ops.kvops, name))
+    _vllm_names.set_up()
+
+
+_register()
+__version__ = version()
+
+__all__ = [
+    "checked",
+    "concat_mla_q",
+    "info",
+    "register_vllm_names",
+]

@@ -1,0 +1,61 @@
+"""What is installed here and what works: `python -m kvops info`."""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+from typing import Any
+
+import torch
+
+from . import _vllm_names
+from ._native import OPERATORS, libraries, torch_kind
+
+
+def version() -> str:
+    """The version that the native library was built as."""
+    return libraries.cpu.kvops_version().decode()
+
+
+def info() -> dict[str, Any]:
+    """Facts about this installation, for bug reports; initialises no GPU.
+
+    Returns:
+        A dict with the versions of kvops, torch and Python, what each native library was built
+        with and whether it is loaded (if not, why), the SIMD level in use, the operators by
+        device, vLLM's names that kvops holds, and the CUDA driver found.
+    """
+    cuda = libraries.cuda
+    return {
+        "kvops": version(),
+        "torch": torch.__version__,
+        "torch built for": f"{torch_kind()} {torch.version.cuda or torch.version.hip or ''}".strip(),
+        "python": platform.python_version(),
+        "_C": f"loaded, built with {libraries.cpu.kvops_build().decode()}",
+        "_C_cuda": f"loaded, built with {cuda.kvops_cuda_build().decode()}"
+        if cuda
+        else f"not loaded: {libraries.cuda_reason}",
+        "cuda driver": _driver(),
+        "simd": libraries.cpu.kvops_simd().decode(),
+        "checked mode": bool(libraries.cpu.kvops_checked()),
+        "operators": {device: _operators_on(device) for device in ("CPU", "CUDA")},
+        "vLLM names held": _vllm_names.claimed(),
+        "vLLM names left to": _vllm_names.installed_owner(),
+    }
+
+
+def _operators_on(device: str) -> list[str]:
+    has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key
+    return [op.name for op in OPERATORS if has_kernel(f"kvops::{op.name}", device)]
+
+
+def _driver() -> str:
+    """The newest CUDA version the driver supports; asks the driver without initialising it."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return "none (no libcuda.so.1)"
+    number = ctypes.c_int()
+    if driver.cuDriverGetVersion(ctypes.byref(number)):
+        return "found, but it does not answer"
+    return f"supports CUDA {number.value // 1000}.{number.value % 1000 // 10}"

@@ -1,0 +1,138 @@
+"""Reads the dynamic symbols and dependencies of one shared library.
+
+Fails closed: whatever cannot be read completely raises `Unreadable`, because a library whose
+symbols were not seen must never count as one without bad symbols.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from elftools.elf.dynamic import DynamicSegment
+from elftools.elf.elffile import ELFFile
+from elftools.elf.sections import Symbol, SymbolTableSection
+
+# STB_GNU_UNIQUE has the number of STB_LOOS, which is the name pyelftools gives it.
+_BINDINGS_SEEN_BY_LOADER = ("STB_GLOBAL", "STB_WEAK", "STB_LOOS")
+_EXPORTED_VISIBILITIES = ("STV_DEFAULT", "STV_PROTECTED")
+
+
+class Unreadable(Exception):
+    """The input could not be read; the message is one sentence that says why."""
+
+
+@dataclass(frozen=True)
+class DynamicSymbol:
+    """One name in the dynamic symbol table, as mangled."""
+
+    name: str
+    weak: bool
+
+
+@dataclass(frozen=True)
+class SharedLibrary:
+    """The part of a shared library that the dynamic loader acts on."""
+
+    undefined: tuple[DynamicSymbol, ...]
+    exported: tuple[DynamicSymbol, ...]
+    needed: tuple[str, ...]
+    rpath: tuple[str, ...]
+    runpath: tuple[str, ...]
+
+
+def read_library(stream: BinaryIO) -> SharedLibrary:
+    """Read one ELF shared library.
+
+    Args:
+        stream: seekable, positioned anywhere, open for as long as the call lasts.
+
+    Raises:
+        Unreadable: not ELF, not a shared library, truncated, or without dynamic symbols.
+    """
+    try:
+        return _read(stream)
+    except Unreadable:
+        raise
+    except Exception as error:
+        # A damaged file can make the parser raise nearly anything (struct, construct, Unicode,
+        # index and assertion errors); each of them means "could not read".
+        detail = str(error) or "malformed"
+        raise Unreadable(f"not a readable ELF file ({type(error).__name__}: {detail})") from error
+
+
+def _read(stream: BinaryIO) -> SharedLibrary:
+    file_bytes = stream.seek(0, os.SEEK_END)
+    stream.seek(0)
+    elf = ELFFile(stream)
+    if elf["e_type"] != "ET_DYN":
+        raise Unreadable(f"not a shared library ({elf['e_type']})")
+    _check_extents(elf, file_bytes)
+
+    dynamic = next((s for s in elf.iter_segments() if isinstance(s, DynamicSegment)), None)
+    if dynamic is None:
+        raise Unreadable("no dynamic segment")
+    symbols = _symbol_table(elf, dynamic)
+    names = [symbol for symbol in symbols.iter_symbols() if symbol.name]
+    if not names:
+        raise Unreadable("the dynamic symbol table is empty (stripped?)")
+    tags = list(dynamic.iter_tags())
+    return SharedLibrary(
+        undefined=_unique(s for s in names if _is_undefined(s)),
+        exported=_unique(s for s in names if _is_exported(s)),
+        needed=tuple(t.needed for t in tags if t.entry.d_tag == "DT_NEEDED"),
+        rpath=tuple(t.rpath for t in tags if t.entry.d_tag == "DT_RPATH"),
+        runpath=tuple(t.runpath for t in tags if t.entry.d_tag == "DT_RUNPATH"),
+    )
+
+
+def _check_extents(elf: ELFFile, file_bytes: int) -> None:
+    """Refuse a file that ends before what its headers describe."""
+    headers_end = elf["e_shoff"] + elf["e_shnum"] * elf["e_shentsize"]
+    ends = [headers_end]
+    ends += [s["p_offset"] + s["p_filesz"] for s in elf.iter_segments()]
+    if headers_end <= file_bytes:
+        ends += [
+            s["sh_offset"] + s["sh_size"]
+            for s in elf.iter_sections()
+            if s["sh_type"] not in ("SHT_NOBITS", "SHT_NULL")
+        ]
+    if max(ends) > file_bytes:
+        raise Unreadable(f"truncated: {file_bytes} bytes, its headers describe {max(ends)}")
+
+
+def _symbol_table(elf: ELFFile, dynamic: DynamicSegment) -> SymbolTableSection:
+    """The table the loader uses; a section that is not that table says nothing about loading."""
+    table = next((s for s in elf.iter_sections() if s["sh_type"] == "SHT_DYNSYM"), None)
+    if not isinstance(table, SymbolTableSection):
+        raise Unreadable("no dynamic symbol table (stripped?)")
+    addresses = [t["d_ptr"] for t in dynamic.iter_tags("DT_SYMTAB")]
+    if addresses != [table["sh_addr"]]:
+        raise Unreadable("its section headers name another symbol table than the loader's")
+    return table
+
+
+def _is_undefined(symbol: Symbol) -> bool:
+    return (
+        symbol["st_shndx"] == "SHN_UNDEF"
+        and symbol["st_info"]["bind"] in _BINDINGS_SEEN_BY_LOADER
+    )
+
+
+def _is_exported(symbol: Symbol) -> bool:
+    return (
+        symbol["st_shndx"] != "SHN_UNDEF"
+        and symbol["st_info"]["bind"] in _BINDINGS_SEEN_BY_LOADER
+        and symbol["st_other"]["visibility"] in _EXPORTED_VISIBILITIES
+    )
+
+
+def _unique(symbols: Iterable[Symbol]) -> tuple[DynamicSymbol, ...]:
+    """One entry per mangled name, in order of name; weak only if every occurrence is weak."""
+    weak: dict[str, bool] = {}
+    for symbol in symbols:
+        is_weak = symbol["st_info"]["bind"] == "STB_WEAK"
+        weak[symbol.name] = is_weak and weak.get(symbol.name, True)
+    return tuple(DynamicSymbol(name, weak[name]) for name in sorted(weak))
