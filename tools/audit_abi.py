@@ -10,6 +10,7 @@ Needs pyelftools and torch-abi-audit (which brings abi3info), not kvops and not 
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -93,18 +94,18 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Audit the inputs, print the report, return the exit status."""
     args = _parser().parse_args(argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Symbols and file names need not exist in the terminal's encoding.
+        sys.stdout.reconfigure(errors="backslashreplace")
     policy = Policy(
         torch_floor=args.floor, python=args.python, extra_needed=tuple(args.allow_needed)
     )
-    reports = [
-        audit(artifact, policy) for path in args.inputs for artifact in find_artifacts(path)
-    ]
+    reports = [audit(artifact, policy) for path in args.inputs for artifact in find_artifacts(path)]
     if args.json:
         print(as_json(reports, policy))
     else:
         for line in as_text(reports):
-            # A file name need not be valid text in the terminal's encoding.
-            print(line.encode(errors="backslashreplace").decode())
+            print(line)
     return overall(reports).exit_code
 
 

@@ -165,14 +165,10 @@ def _shims_outside_policy(shims: tuple[Shim, ...], floor: Version) -> Iterator[F
         elif shim.since > floor:
             # A weak reference is null on an older torch: the library loads and can look.
             detail = f"since torch {format_version(shim.since)}, floor {format_version(floor)}"
-            yield Finding(
-                Kind.SHIM_TOO_NEW, not shim.weak, shim.name, shim.name, shim.weak, detail
-            )
+            yield Finding(Kind.SHIM_TOO_NEW, not shim.weak, shim.name, shim.name, shim.weak, detail)
 
 
-def _python_api_outside(
-    symbols: tuple[DynamicSymbol, ...], python: PyVersion
-) -> Iterator[Finding]:
+def _python_api_outside(symbols: tuple[DynamicSymbol, ...], python: PyVersion) -> Iterator[Finding]:
     for symbol in symbols:
         if not is_python_api(symbol.name):
             continue

@@ -116,8 +116,7 @@ def _symbol_table(elf: ELFFile, dynamic: DynamicSegment) -> SymbolTableSection:
 
 def _is_undefined(symbol: Symbol) -> bool:
     return (
-        symbol["st_shndx"] == "SHN_UNDEF"
-        and symbol["st_info"]["bind"] in _BINDINGS_SEEN_BY_LOADER
+        symbol["st_shndx"] == "SHN_UNDEF" and symbol["st_info"]["bind"] in _BINDINGS_SEEN_BY_LOADER
     )
 
 

@@ -16,9 +16,7 @@ from torch_abi_audit.demangle import demangle_symbol
 _MANGLED_NAMESPACE = re.compile(r"2at|3c10|6caffe2|5torch")
 
 # Not after "::" or a letter: `mine::at::f` and `cat::f` are somebody else's.
-_UNSTABLE_SCOPE = re.compile(
-    r"(?<![\w:])(?:at|c10|caffe2|torch(?!::(?:stable|headeronly)::))::"
-)
+_UNSTABLE_SCOPE = re.compile(r"(?<![\w:])(?:at|c10|caffe2|torch(?!::(?:stable|headeronly)::))::")
 
 
 def unstable_name(symbol: str) -> str | None:

@@ -1,0 +1,227 @@
+#!/usr/bin/env python3
+"""Checks that no unstable torch header is compiled in, and that csrc includes as it should.
+
+    python tools/check_includes.py build/native
+
+An extension can be free of unstable symbols and still have unstable code inlined from a header.
+The compiler's dependency files (``-MD``) list every header of every object, so they are the proof.
+Exit status: 0 clean, 1 something is included that must not be, 2 nothing or not all could be read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import posixpath
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+_ROOT = Path(__file__).resolve().parent.parent
+
+#: The only file that may include torch (relative to the source folder).
+_STABLE_H = Path("libtorch_stable/common/stable.h")
+
+_SOURCE_SUFFIXES = {".c", ".cc", ".cpp", ".cu", ".cuh", ".h", ".hpp", ".inc", ".inl"}
+
+_UNSTABLE_FOLDERS = {"ATen", "c10", "caffe2", "pybind11"}
+
+# Below torch/: the stable C++ wrappers, types without libtorch, and what the wrappers include: the
+# C shims (c/ holds only their declarations and macros; its shim_cpu.h and shim_xpu.h include
+# ATen/Config.h, which is refused by its folder) and the generated shims that stable/ops.h calls.
+_STABLE_BELOW_TORCH = re.compile(
+    r"csrc/stable/|headeronly/"
+    r"|csrc/inductor/aoti_torch/c/"
+    r"|csrc/inductor/aoti_torch/generated/c_shim_aten\.h$"
+)
+
+# The part below torch/ of an absolute path, or of a name as written in an #include. A folder that
+# merely is called torch (an environment, a checkout) does not match.
+_BELOW_TORCH = re.compile(r"(?:(?:.*/)?include/|.*/(?=torch/(?:csrc|headeronly)/)|)torch/(.+)")
+
+_INCLUDE = re.compile(r"\s*#\s*(?:include|include_next|import)\b\s*(.*)")
+_INCLUDED_NAME = re.compile(r'<([^>]+)>|"([^"]+)"')
+
+
+class Unreadable(Exception):
+    """Something that had to be checked could not be."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that must not be; `line` counts from 1."""
+
+    path: Path
+    line: int
+    kind: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.line}: {self.kind}: {self.what}"
+
+
+@dataclass(frozen=True)
+class Dependency:
+    """One header of one object, and where the dependency file names it."""
+
+    header: str
+    path: Path
+    line: int
+
+
+def is_torch_header(path: str) -> bool:
+    """Whether a header, by path or as included, comes with torch."""
+    return is_unstable_header(path) or _BELOW_TORCH.match(path) is not None
+
+
+def is_unstable_header(path: str) -> bool:
+    """Whether a header comes with torch and is not part of the stable ABI."""
+    path = posixpath.normpath(path)
+    if not _UNSTABLE_FOLDERS.isdisjoint(path.split("/")[:-1]):
+        return True
+    below_torch = _BELOW_TORCH.match(path)
+    return below_torch is not None and not _STABLE_BELOW_TORCH.match(below_torch[1])
+
+
+def read_dependencies(path: Path) -> list[Dependency]:
+    """The prerequisites in one dependency file (make syntax, as written by g++ and nvcc).
+
+    Raises:
+        Unreadable: not a rule, or a rule without prerequisites.
+    """
+    dependencies = []
+    before_colon = True
+    for number, line in enumerate(_text(path).split("\n"), start=1):
+        continued = line.endswith("\\")
+        for token in re.findall(r"(?:\\.|\S)+", line.removesuffix("\\")):
+            if not before_colon:
+                dependencies.append(Dependency(_unescaped(token), path, number))
+            elif token.endswith(":"):
+                before_colon = False
+        if not continued:
+            if before_colon and line.strip():
+                raise Unreadable(f"{path}:{number}: not a dependency rule")
+            before_colon = True
+    if not dependencies:
+        raise Unreadable(f"{path}: lists no dependency")
+    return dependencies
+
+
+def read_build(build: Path) -> list[Dependency]:
+    """The dependencies of every object below a build folder.
+
+    Raises:
+        Unreadable: a dependency file is missing or damaged, or does not list system headers.
+    """
+    if not build.is_dir():
+        raise Unreadable(f"{build}: no such folder")
+    files = sorted(build.rglob("*.d"))
+    if not files:
+        raise Unreadable(
+            f"{build}: no dependency file (*.d); compile with -MD, and where ninja's `deps = gcc` "
+            "deletes them, run ninja with -d keepdepfile"
+        )
+    for compiled in sorted(build.rglob("*.o")):
+        beside = (compiled.with_name(compiled.name + ".d"), compiled.with_suffix(".d"))
+        if not any(path.is_file() for path in beside):
+            raise Unreadable(f"{compiled}: compiled without a dependency file")
+    dependencies = [dependency for path in files for dependency in read_dependencies(path)]
+    if not any(is_torch_header(dependency.header) for dependency in dependencies):
+        raise Unreadable(f"{build}: no torch header in any dependency file (-MMD leaves them out)")
+    return dependencies
+
+
+def check_dependencies(dependencies: list[Dependency]) -> Iterator[Finding]:
+    """One finding per unstable header, at the first place that names it."""
+    places: dict[str, list[Dependency]] = {}
+    for dependency in dependencies:
+        if is_unstable_header(dependency.header):
+            places.setdefault(dependency.header, []).append(dependency)
+    for header, named in places.items():
+        objects = len({dependency.path for dependency in named})
+        what = f"{header} (in {objects} dependency file{'s' if objects > 1 else ''})"
+        yield Finding(named[0].path, named[0].line, "unstable-header", what)
+
+
+def read_sources(source: Path) -> list[Path]:
+    """Every C++ and CUDA file below the source folder.
+
+    Raises:
+        Unreadable: there is none.
+    """
+    files = sorted(p for p in source.rglob("*") if p.suffix in _SOURCE_SUFFIXES and p.is_file())
+    if not files:
+        raise Unreadable(f"{source}: no source file")
+    return files
+
+
+def check_source(path: Path, may_include_torch: bool) -> Iterator[Finding]:
+    """Check the include lines of one file.
+
+    Lines inside block comments count as well: an include in a comment is dead code.
+    """
+    for number, line in enumerate(_text(path).split("\n"), start=1):
+        include = _INCLUDE.match(line)
+        if include is None:
+            continue
+        named = _INCLUDED_NAME.match(include[1])
+        if named is None:
+            yield Finding(path, number, "computed-include", include[1])
+            continue
+        header = named[1] or named[2]
+        if ".." in header.split("/"):
+            yield Finding(path, number, "climbing-include", header)
+        if is_unstable_header(header):
+            yield Finding(path, number, "unstable-header", header)
+        elif is_torch_header(header) and not may_include_torch:
+            yield Finding(path, number, "torch-include", f"{header}, only {_STABLE_H} may")
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="surrogateescape")
+    except OSError as error:
+        raise Unreadable(f"{path}: {error.strerror}") from error
+
+
+def _unescaped(token: str) -> str:
+    return re.sub(r"\\([ #:\\])", r"\1", token).replace("$$", "$")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Check a build and its sources, print one finding per line, return the exit status."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("build", type=Path, help="build folder with the objects' *.d files")
+    parser.add_argument(
+        "--source", type=Path, default=_ROOT / "csrc", help="source folder (default: csrc)"
+    )
+    args = parser.parse_args(argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # File names need not exist in the terminal's encoding.
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        dependencies = read_build(args.build)
+        sources = read_sources(args.source)
+        findings = list(check_dependencies(dependencies))
+        for path in sources:
+            findings += check_source(path, path == args.source / _STABLE_H)
+    except Unreadable as error:
+        print(f"unreadable: {error}")
+        return 2
+    for finding in findings:
+        print(finding)
+    objects = len({dependency.path for dependency in dependencies})
+    headers = len({dependency.header for dependency in dependencies})
+    print(
+        f"{len(findings)} findings in {objects} dependency files with {headers} headers "
+        f"and {len(sources)} source files"
+    )
+    return 1 if findings else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
