@@ -133,12 +133,14 @@ class TestPagedAttention:
 
     def test_alibi_counts_back_from_the_last_token(self, version: int) -> None:
         slopes = torch.tensor([LN2, 0.0])
-        out, _ = attend(
+        out, scratch = attend(
             zeros(2, 2), torch.tensor([[0.0, 3.0]] * 2), version=version, alibi_slopes=slopes
         )
         torch.testing.assert_close(
             out, torch.tensor([2.0, 1.5], dtype=out.dtype), rtol=2e-6, atol=0
         )
+        if version == 2:
+            assert scratch["max_logits"][:, 0].tolist() == [0.0, 0.0]  # of the last token
 
     def test_query_heads_share_kv_heads(self, version: int) -> None:
         query = torch.zeros(1, 4, 8, dtype=torch.float64)
