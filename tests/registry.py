@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# Arguments by schema name, in schema order.
+# Arguments by schema name, in schema order; trailing ones with defaults may be left out.
 Args = dict[str, Any]
 Compare = Callable[[str, Tensor, Tensor, Args], None]
 
@@ -37,7 +37,8 @@ def assert_same_bytes(name: str, actual: Tensor, expected: Tensor, args: Args) -
 class Sample:
     """One valid call. `make` builds fresh arguments on a device from a seeded CPU generator.
 
-    Outputs are to be poisoned (NaN, or 0x7F bytes), so that an unwritten element shows.
+    Outputs are to be poisoned (NaN, or 0x7F bytes), so that an unwritten element shows. Storages
+    are copied whole by the generic tests: keep them below 64 MiB.
     """
 
     id: str
@@ -74,6 +75,10 @@ class OpCase:
     hostile: Mapping[str, Callable[[Args], int]] = field(default_factory=dict)
     # Index arguments for which -1 means "nothing here" and is no error in checked mode either.
     padding: tuple[str, ...] = ()
+    # For operators that get tables of addresses: table argument -> key in Args of the tensor that
+    # its addresses point into. Such a key starts with "_" and is not passed to the operator, but
+    # the tensor may be in `outputs`, and copies of the arguments get tables for its copy.
+    addresses: Mapping[str, str] = field(default_factory=dict)
 
     def sample(self, sample_id: str | None) -> Sample:
         if sample_id is None:
