@@ -37,7 +37,9 @@ class BuildNative(build_ext):
         except (HeadersError, ToolchainError) as error:
             raise SystemExit(f"kvops: {error}") from None
         print(f"kvops: headers of torch {headers.version} from {headers.origin}")
-        print(f"kvops: CUDA {cuda.version} for {', '.join(cuda.archs)}" if cuda else "kvops: no CUDA")
+        print(
+            f"kvops: CUDA {cuda.version} for {', '.join(cuda.archs)}" if cuda else "kvops: no CUDA"
+        )
         version = self.distribution.get_version()
         libraries = write_ninja_file(BUILD_FOLDER, cxx, headers, cuda, version)
         command = [*_ninja(), "-C", str(BUILD_FOLDER)]

@@ -5,8 +5,8 @@ Every operator is there three times: as a typed function of this package, as
 see `register_vllm_names`).
 """
 
-from ._native import OPERATORS as _OPERATORS  # first: it says what is wrong if anything is
 from ._checked import checked
+from ._native import OPERATORS as _OPERATORS  # first: it says what is wrong if anything is
 from ._vllm_names import register_vllm_names
 from .info import info, version
 from .mla import concat_mla_q

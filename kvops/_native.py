@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import ctypes
 import re
+import struct
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,6 +79,9 @@ def _open(file_name: str) -> ctypes.CDLL | str:
     path = FOLDER / file_name
     if not path.exists():
         return f"{file_name} is missing from {FOLDER}: the installation is incomplete, reinstall it"
+    damaged = f"{file_name} is damaged or made for another platform: reinstall kvops"
+    if not _is_whole_elf(path):
+        return damaged
     try:
         return ctypes.CDLL(str(path))
     except OSError as error:
@@ -86,17 +91,34 @@ def _open(file_name: str) -> ctypes.CDLL | str:
             f"{file_name} does not fit the torch {torch.__version__} that is installed:"
             " reinstall kvops and torch"
         )
-    return f"{file_name} is damaged or made for another platform: reinstall kvops"
+    return damaged
+
+
+def _is_whole_elf(path: Path) -> bool:
+    """Whether a 64-bit ELF file reaches to its end: the loader would crash on a cut one."""
+    with path.open("rb") as file:
+        header = file.read(64)
+    if len(header) < 64 or header[:5] != b"\x7fELF\x02":
+        return False
+    # Linkers put the section headers last: e_shoff + e_shnum * e_shentsize is the file's size.
+    (offset,) = struct.unpack_from("<Q", header, 0x28)
+    entry_bytes, entries = struct.unpack_from("<HH", header, 0x3A)
+    return path.stat().st_size >= offset + entries * entry_bytes
 
 
 def _load_cuda(cpu: ctypes.CDLL) -> tuple[ctypes.CDLL | None, str | None]:
     kind = torch_kind()
-    if kind != "cuda":
+    if kind in ("rocm", "xpu"):
+        reason = f"kvops has no {kind.upper()} kernels yet: only CPU tensors work on this torch"
+        warnings.warn(reason, RuntimeWarning, stacklevel=2)
+        return None, reason
+    if kind == "cpu":
         return None, f"torch {torch.__version__} was built without CUDA"
     if not (FOLDER / "_C_cuda.abi3.so").exists():
         return None, "this kvops was built without CUDA"
     cuda = _open("_C_cuda.abi3.so")
     if isinstance(cuda, str):
+        warnings.warn(f"kvops: {cuda}; only CPU tensors work", RuntimeWarning, stacklevel=2)
         return None, cuda
     for name in ("kvops_cuda_version", "kvops_cuda_build"):
         getattr(cuda, name).restype = ctypes.c_char_p

@@ -138,9 +138,9 @@ struct CacheKindName {
   CacheKind kind;
 };
 constexpr CacheKindName kCacheKindNames[] = {
-    {"auto", CacheKind::kAuto},          {"float16", CacheKind::kAuto},
-    {"bfloat16", CacheKind::kAuto},      {"fp8", CacheKind::kFp8E4m3},
-    {"fp8_e4m3", CacheKind::kFp8E4m3},   {"fp8_e5m2", CacheKind::kFp8E5m2},
+    {"auto", CacheKind::kAuto},           {"float16", CacheKind::kAuto},
+    {"bfloat16", CacheKind::kAuto},       {"fp8", CacheKind::kFp8E4m3},
+    {"fp8_e4m3", CacheKind::kFp8E4m3},    {"fp8_e5m2", CacheKind::kFp8E5m2},
     {"fp8_ds_mla", CacheKind::kFp8DsMla},
 };
 

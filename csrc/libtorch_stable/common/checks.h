@@ -32,9 +32,7 @@ std::string shape_text(const Tensor& tensor);
 inline bool is_floating(DType d) {
   return d == DType::kHalf || d == DType::kBFloat16 || d == DType::kFloat;
 }
-inline bool is_float8(DType d) {
-  return d == DType::kFloat8E4m3fn || d == DType::kFloat8E5m2;
-}
+inline bool is_float8(DType d) { return d == DType::kFloat8E4m3fn || d == DType::kFloat8E5m2; }
 
 void check_dim(const Tensor& tensor, Arg arg, int64_t rank);
 // Sizes that may be anything are kAnySize.

@@ -21,10 +21,10 @@ enum class DType : uint8_t {
 
 // How the elements of a cache relate to the tensor they come from or go to.
 enum class CacheKind : uint8_t {
-  kAuto,       // the same type, copied bit for bit
-  kFp8E4m3,    // one byte each, divided by a scale when stored, multiplied by it when loaded
-  kFp8E5m2,    // likewise
-  kFp8DsMla,   // 656-byte MLA entries (spec: fp8_ds_mla)
+  kAuto,      // the same type, copied bit for bit
+  kFp8E4m3,   // one byte each, divided by a scale when stored, multiplied by it when loaded
+  kFp8E5m2,   // likewise
+  kFp8DsMla,  // 656-byte MLA entries (spec: fp8_ds_mla)
 };
 
 }  // namespace kvops

@@ -62,8 +62,7 @@ KVOPS_HOST_DEVICE static inline float to_float(e4m3_t x) {
   const uint32_t magnitude = (x.bits & 0x7fu) << 20;
   const uint32_t sign = static_cast<uint32_t>(x.bits & 0x80u) << 24;
   const float subnormal = bits_float(magnitude + (121u << 23)) - bits_float(121u << 23);
-  const uint32_t finite =
-      magnitude < (1u << 23) ? float_bits(subnormal) : magnitude + (120u << 23);
+  const uint32_t finite = magnitude < (1u << 23) ? float_bits(subnormal) : magnitude + (120u << 23);
   return bits_float(magnitude == (0x7fu << 20) ? 0x7fffffffu : finite | sign);
 }
 

@@ -22,34 +22,34 @@ const char* isa_name();
 
 // Declares `const Table& <name>()`, which returns the table of the level in use.
 #if defined(KVOPS_ONLY_BASELINE)
-#define KVOPS_DECLARE_KERNELS(Table, name)      \
-  namespace kvops::cpu::baseline {              \
-  extern const Table name##_table;              \
-  }                                             \
-  namespace kvops::cpu {                        \
+#define KVOPS_DECLARE_KERNELS(Table, name)                      \
+  namespace kvops::cpu::baseline {                              \
+  extern const Table name##_table;                              \
+  }                                                             \
+  namespace kvops::cpu {                                        \
   inline const Table& name() { return baseline::name##_table; } \
   }
 #else
-#define KVOPS_DECLARE_KERNELS(Table, name)      \
-  namespace kvops::cpu::baseline {              \
-  extern const Table name##_table;              \
-  }                                             \
-  namespace kvops::cpu::avx2 {                  \
-  extern const Table name##_table;              \
-  }                                             \
-  namespace kvops::cpu::avx512 {                \
-  extern const Table name##_table;              \
-  }                                             \
-  namespace kvops::cpu {                        \
-  static inline const Table& name() {           \
-    switch (isa()) {                            \
-      case Isa::kAvx512:                        \
-        return avx512::name##_table;            \
-      case Isa::kAvx2:                          \
-        return avx2::name##_table;              \
-      default:                                  \
-        return baseline::name##_table;          \
-    }                                           \
-  }                                             \
+#define KVOPS_DECLARE_KERNELS(Table, name) \
+  namespace kvops::cpu::baseline {         \
+  extern const Table name##_table;         \
+  }                                        \
+  namespace kvops::cpu::avx2 {             \
+  extern const Table name##_table;         \
+  }                                        \
+  namespace kvops::cpu::avx512 {           \
+  extern const Table name##_table;         \
+  }                                        \
+  namespace kvops::cpu {                   \
+  static inline const Table& name() {      \
+    switch (isa()) {                       \
+      case Isa::kAvx512:                   \
+        return avx512::name##_table;       \
+      case Isa::kAvx2:                     \
+        return avx2::name##_table;         \
+      default:                             \
+        return baseline::name##_table;     \
+    }                                      \
+  }                                        \
   }
 #endif

@@ -1,8 +1,8 @@
 // Plain C functions of _C for kvops/_native.py: build information, SIMD level, checked mode.
 // Called through ctypes in the thread that asks; none of them throws or touches Python.
 // kvops_host_api hands _C_cuda what it shares with _C: the two do not link to each other.
-#include "common/checked_mode.h"
 #include "common/host_api.h"
+#include "common/checked_mode.h"
 #include "common/isa.h"
 #include "registration/schemas.h"
 

@@ -14,14 +14,14 @@ namespace {
 
 using Library = torch::stable::detail::StableLibrary;
 
-void claim(const kvops::OperatorSchema& op) {
+void claim(const kvops::OperatorSchema& op, const kvops::Kernel& kernel) {
   const char* arguments = op.vllm_arguments ? op.vllm_arguments : op.arguments;
   // Never deleted: deleting a library object takes its registrations back.
   auto* fragment =
       new Library(Library::Kind::FRAGMENT, op.vllm_namespace, nullptr, __FILE__, __LINE__);
   fragment->def((std::string(op.name) + "(" + arguments + ") -> ()").c_str());
   auto* cpu = new Library(Library::Kind::IMPL, op.vllm_namespace, "CPU", __FILE__, __LINE__);
-  cpu->impl(op.name, kvops::cpu_kernel(op.name)->boxed);
+  cpu->impl(op.name, kernel.boxed);
 }
 
 }  // namespace
@@ -29,9 +29,10 @@ void claim(const kvops::OperatorSchema& op) {
 // Returns 1 if the name was claimed, 0 if there is no such operator or torch refused it.
 extern "C" __attribute__((visibility("default"))) int kvops_claim_vllm_name(const char* name) {
   for (const kvops::OperatorSchema& op : kvops::kOperators) {
-    if (std::strcmp(op.name, name) != 0) continue;
+    const kvops::Kernel* kernel = kvops::cpu_kernel(op.name);
+    if (kernel == nullptr || std::strcmp(op.name, name) != 0) continue;
     try {
-      claim(op);
+      claim(op, *kernel);
       return 1;
     } catch (const std::exception&) {
       return 0;

@@ -45,8 +45,8 @@ class CudaContext {
 // Every launch goes through this: a failed one raises with the operator's name.
 inline void check_launch(const char* op, cudaError_t error) {
   if (error != cudaSuccess) {
-    throw std::runtime_error(std::string("kvops::") + op + ": CUDA launch failed: " +
-                             cudaGetErrorString(error));
+    throw std::runtime_error(std::string("kvops::") + op +
+                             ": CUDA launch failed: " + cudaGetErrorString(error));
   }
 }
 

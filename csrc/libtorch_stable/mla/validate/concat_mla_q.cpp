@@ -14,8 +14,8 @@ ConcatMlaQParams validate_concat_mla_q(const Tensor& ql_nope, const Tensor& q_pe
   const int64_t heads = ql_nope.size(1);
   check_shape(q_pe, {kOp, "q_pe"}, {tokens, heads, kAnySize});
   check_shape(q_out, {kOp, "q_out"}, {tokens, heads, ql_nope.size(2) + q_pe.size(2)});
-  const DType dtype = check_dtype(
-      ql_nope, {kOp, "ql_nope"}, {DType::kHalf, DType::kBFloat16, DType::kFloat});
+  const DType dtype =
+      check_dtype(ql_nope, {kOp, "ql_nope"}, {DType::kHalf, DType::kBFloat16, DType::kFloat});
   check_dtype(q_pe, {kOp, "q_pe"}, {dtype});
   check_dtype(q_out, {kOp, "q_out"}, {dtype});
   check_stride(ql_nope, {kOp, "ql_nope"}, 2, 1);

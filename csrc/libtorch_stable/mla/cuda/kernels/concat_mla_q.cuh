@@ -29,25 +29,23 @@ __global__ void concat_mla_q_kernel(const __grid_constant__ ConcatMlaQParams p) 
     const int64_t token = row / p.heads;
     const int64_t head = row % p.heads;
     char* out = p.q_out + token * p.out_token_stride_bytes + head * p.out_head_stride_bytes;
-    copy_row<Unit>(
-        out, p.ql_nope + token * p.nope_token_stride_bytes + head * p.nope_head_stride_bytes,
-        p.nope_bytes, lane);
-    copy_row<Unit>(
-        out + p.nope_bytes,
-        p.q_pe + token * p.rope_token_stride_bytes + head * p.rope_head_stride_bytes,
-        p.rope_bytes, lane);
+    copy_row<Unit>(out,
+                   p.ql_nope + token * p.nope_token_stride_bytes + head * p.nope_head_stride_bytes,
+                   p.nope_bytes, lane);
+    copy_row<Unit>(out + p.nope_bytes,
+                   p.q_pe + token * p.rope_token_stride_bytes + head * p.rope_head_stride_bytes,
+                   p.rope_bytes, lane);
   }
 }
 
 // The widest unit that divides every pointer, stride and width: 16, 4, 2 or 1 bytes.
 inline int common_unit_bytes(const ConcatMlaQParams& p) {
-  const uint64_t all =
-      reinterpret_cast<uint64_t>(p.ql_nope) | reinterpret_cast<uint64_t>(p.q_pe) |
-      reinterpret_cast<uint64_t>(p.q_out) |
-      static_cast<uint64_t>(p.nope_bytes | p.rope_bytes | p.nope_token_stride_bytes |
-                            p.nope_head_stride_bytes | p.rope_token_stride_bytes |
-                            p.rope_head_stride_bytes | p.out_token_stride_bytes |
-                            p.out_head_stride_bytes);
+  const uint64_t all = reinterpret_cast<uint64_t>(p.ql_nope) | reinterpret_cast<uint64_t>(p.q_pe) |
+                       reinterpret_cast<uint64_t>(p.q_out) |
+                       static_cast<uint64_t>(p.nope_bytes | p.rope_bytes |
+                                             p.nope_token_stride_bytes | p.nope_head_stride_bytes |
+                                             p.rope_token_stride_bytes | p.rope_head_stride_bytes |
+                                             p.out_token_stride_bytes | p.out_head_stride_bytes);
   for (int unit : {16, 4, 2}) {
     if (all % unit == 0) return unit;
   }

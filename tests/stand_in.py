@@ -1,0 +1,54 @@
+"""A small library that defines some of vLLM's operator names, as vLLM's own does.
+
+Built with the same headers as kvops (torch >= 2.13: a second definition aborts the process).
+Its CPU kernels do nothing, so that a test can tell whose kernel ran.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+NAMES = {
+    "concat_mla_q": "Tensor ql_nope, Tensor q_pe, Tensor! q_out",
+    "cp_gather_cache": (
+        "Tensor src_cache, Tensor! dst, Tensor block_table, Tensor cu_seq_lens, int batch_size, "
+        "Tensor? seq_starts"
+    ),
+}
+SOURCE = """
+#include <torch/csrc/stable/library.h>
+static void nothing(StableIValue*, uint64_t, uint64_t) {{}}
+STABLE_TORCH_LIBRARY_FRAGMENT(_C_cache_ops, m) {{ {definitions} }}
+STABLE_TORCH_LIBRARY_IMPL(_C_cache_ops, CPU, m) {{ {kernels} }}
+"""
+
+
+def build(target: Path) -> Path:
+    """Compile the stand-in to `target`."""
+    sys.path.insert(0, str(ROOT / "build_backend"))
+    from torch_headers import find_torch_headers
+
+    # An empty libtorch_cpu.so to link against, as kvops' own build does.
+    stub = target.with_name("libtorch_cpu.so")
+    command = ["g++", "-shared", "-x", "c", "/dev/null", "-Wl,-soname,libtorch_cpu.so"]
+    subprocess.run([*command, "-o", str(stub)], check=True)
+    definitions = " ".join(f'm.def("{name}({args}) -> ()");' for name, args in NAMES.items())
+    kernels = " ".join(f'm.impl("{name}", &nothing);' for name in NAMES)
+    command = ["g++", "-std=c++20", "-shared", "-fPIC", "-x", "c++", "-", "-o", str(target)]
+    command += ["-Wl,--no-as-needed", f"-L{stub.parent}", "-l:libtorch_cpu.so"]
+    command += ["-DTORCH_TARGET_VERSION=0x020a000000000000ULL"]
+    command += [f"-isystem{find_torch_headers().include}"]
+    source = SOURCE.format(definitions=definitions, kernels=kernels)
+    subprocess.run(command, input=source, text=True, check=True)
+    return target
+
+
+def pretend_installed(site: Path, distribution: str) -> Path:
+    """Make `importlib.metadata` find a distribution of that name in the folder `site`."""
+    folder = site / f"{distribution.replace('-', '_')}-0.1.dist-info"
+    folder.mkdir(parents=True)
+    (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 0.1\n")
+    return site
