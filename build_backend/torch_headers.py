@@ -45,7 +45,7 @@ class HeadersError(RuntimeError):
 
 
 def find_torch_headers() -> TorchHeaders:
-    """Take the headers from KVOPS_TORCH, else from an installed torch, else from the torch wheel."""
+    """The headers of KVOPS_TORCH, else of an installed torch, else of the fetched torch wheel."""
     by_hand = os.environ.get("KVOPS_TORCH")
     if by_hand:
         headers = _read(Path(by_hand), "KVOPS_TORCH")

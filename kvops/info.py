@@ -29,7 +29,7 @@ def info() -> dict[str, Any]:
     return {
         "kvops": version(),
         "torch": torch.__version__,
-        "torch built for": f"{torch_kind()} {torch.version.cuda or torch.version.hip or ''}".strip(),
+        "torch built for": " ".join(filter(None, [torch_kind(), torch.version.cuda])),
         "python": platform.python_version(),
         "_C": f"loaded, built with {libraries.cpu.kvops_build().decode()}",
         "_C_cuda": f"loaded, built with {cuda.kvops_cuda_build().decode()}"

@@ -126,7 +126,8 @@ def test_simd_level_by_hand(level: str) -> None:
 
 def test_info_command() -> None:
     done = run_python(
-        "import runpy, sys; sys.argv = ['kvops', 'info']; runpy.run_module('kvops', None, '__main__')"
+        "import runpy, sys; sys.argv = ['kvops', 'info']\n"
+        "runpy.run_module('kvops', None, '__main__')"
     )
     assert done.returncode == 0, done.stderr
     for fact in (
