@@ -106,6 +106,10 @@ FINDINGS = {
         call("namespace caffe2 { void f(); }", "caffe2::f()"),
         [("undefined-unstable", "caffe2::f()", False, True)],
     ),
+    "undefined, name that cannot be demangled": (
+        call('void mine() __asm__("_ZN3c1099brokenE");', "mine()"),
+        [("undefined-unstable", "_ZN3c1099brokenE", False, True)],
+    ),
     "undefined, other people's namespaces": (
         call(
             "namespace mine::at { void f(); } namespace cat { void f(); } "

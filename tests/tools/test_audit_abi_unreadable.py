@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 import random
 import struct
 import subprocess
@@ -60,6 +62,17 @@ def test_truncated_anywhere(good):
         with pytest.raises(Unreadable):
             read_library(io.BytesIO(content[:length]))
     assert read_library(io.BytesIO(content)).exported
+
+
+def test_ends_before_a_segment(good, tmp_path, capsys):
+    content = bytearray(good.read_bytes())  # its section headers are whole, unlike those cut above
+    first, count = struct.unpack_from("<Q", content, 0x20)[0], content[0x38]
+    segments = range(first, first + 56 * count, 56)
+    last = max(h for h in segments if struct.unpack_from("<I", content, h)[0] == 1)  # PT_LOAD
+    struct.pack_into("<Q", content, last + 0x20, len(content))  # p_filesz
+    path = tmp_path / "x.so"
+    path.write_bytes(content)
+    _assert_unreadable(path, "truncated: ", capsys)
 
 
 def test_damaged_anywhere_reads_or_is_unreadable(good):
@@ -128,6 +141,22 @@ def test_directory_without_library(tmp_path, capsys):
 def test_directory_with_dangling_link(tmp_path, capsys):
     (tmp_path / "x.so").symlink_to("gone.so")
     _assert_unreadable(tmp_path, "no such file", capsys)
+
+
+def test_directory_that_may_not_be_read(good, tmp_path, capsys, monkeypatch):
+    (tmp_path / "ok.so").write_bytes(good.read_bytes())
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    scandir = os.scandir
+
+    def scandir_as_another_user(path):  # the tests may run as root, who may read everything
+        if Path(path) == closed:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", scandir_as_another_user)
+    assert audit_abi.main([str(tmp_path)]) == 2
+    assert f"{closed}: unreadable: permission denied\n" in capsys.readouterr().out
 
 
 def test_wheel_without_library(tmp_path, capsys):
