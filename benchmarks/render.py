@@ -1,0 +1,127 @@
+"""Renders recorded results into the tables of README.md and docs/performance.md.
+
+    python benchmarks/render.py [--check]
+
+Tables stand between `<!-- table: NAME -->` and `<!-- end -->`; only results in benchmarks/results/
+are shown. With --check nothing is written, and the exit code is 1 if a table is out of date.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+DOCUMENTS = ("README.md", "docs/performance.md")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="write nothing, compare")
+    arguments = parser.parse_args()
+    stale = []
+    for name in DOCUMENTS:
+        path = ROOT / name
+        text = path.read_text()
+        rendered = render(text)
+        if rendered != text:
+            stale.append(name)
+            if not arguments.check:
+                path.write_text(rendered)
+    print("\n".join(f"{name}: {'out of date' if arguments.check else 'updated'}" for name in stale))
+    return 1 if stale and arguments.check else 0
+
+
+def render(text: str) -> str:
+    """The text with every marked table made anew."""
+
+    def table(found: re.Match[str]) -> str:
+        body = TABLES[found.group(1)]()
+        return f"<!-- table: {found.group(1)} -->\n{body}\n<!-- end -->"
+
+    return re.sub(r"<!-- table: (\w+) -->\n.*?<!-- end -->", table, text, flags=re.DOTALL)
+
+
+def torch_matrix() -> str:
+    """One row per torch that the wheel was really installed beside."""
+    recorded = _read("torch-matrix")
+    lines = [
+        "| torch | CUDA build | Python | `_C_cuda` | operators | recorded calls | `str` leak | result |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for cell in recorded["cells"]:
+        counts = [
+            f"{cell[name]['passed']} passed" if name in cell else "not run"
+            for name in ("operators", "recorded calls", "str leak")
+        ]
+        library = cell.get("info", {}).get("_C_cuda", "-").split(",")[0].split(":")[0]
+        columns = [cell["torch"], cell.get("cuda") or "none", cell["python"], library, *counts]
+        lines.append("| " + " | ".join([*columns, "ok" if cell["ok"] else "FAILED"]) + " |")
+    lines += ["", f"Recorded by `tools/torch_matrix.py` with `{recorded['wheel']}`."]
+    return "\n".join(lines)
+
+
+def cpu_summary() -> str:
+    """One row per case, without the peers' times: for the README."""
+    return _cpu_table(detailed=False)
+
+
+def cpu_details() -> str:
+    """Every column, and the machine: for docs/performance.md."""
+    return _cpu_table(detailed=True)
+
+
+def _cpu_table(detailed: bool) -> str:
+    recorded = _read("cpu")
+    where, rates = recorded["provenance"], recorded["rates"]
+    head = ["case", "ms", "GB/s", "of the machine's rate", "best PyTorch way", "times as fast"]
+    head += ["targets: of rate, times", "met"] if detailed else []
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    for timings in recorded["tables"].values():
+        for row in timings:
+            lines.append("| " + " | ".join(_cells(row, detailed)) + " |")
+    lines += [
+        "",
+        f"{where['processor']}, {where['threads']} threads, SIMD level {where['simd']}; copy"
+        f" {rates['copy']:.1f} GB/s (read + written), read {rates['read']:.1f} GB/s; torch"
+        f" {where['torch']}, commit {where['commit']}; `{where['command']}`.",
+    ]
+    return "\n".join(lines)
+
+
+def _cells(row: dict[str, Any], detailed: bool) -> list[str]:
+    best = min(row["peers"], key=row["peers"].__getitem__) if row["peers"] else None
+    cells = [
+        row["name"],
+        f"{row['seconds'] * 1e3:.2f}",
+        f"{row['gb_per_second']:.1f}",
+        f"{row['fraction']:.2f} of {row['yardstick']}",
+        f"{best}: {row['peers'][best] * 1e3:.2f} ms" if best else "",
+        f"{row['speedup']:.1f}" if best else "",
+    ]
+    if not detailed:
+        return cells
+    targets = [row["target_fraction"], row["target_speedup"]]
+    missed = (targets[0] is not None and row["fraction"] < targets[0]) or (
+        targets[1] is not None and row["speedup"] < targets[1]
+    )
+    texts = ["-" if target is None else f"{target:.2f}" for target in targets]
+    return [*cells, ", ".join(texts), "missed" if missed else "yes"]
+
+
+def _read(name: str) -> dict[str, Any]:
+    return json.loads((RESULTS / f"{name}.json").read_text())
+
+
+TABLES = {
+    "torch_matrix": torch_matrix,
+    "cpu_summary": cpu_summary,
+    "cpu_details": cpu_details,
+}
+
+if __name__ == "__main__":
+    raise SystemExit(main())
