@@ -1,7 +1,8 @@
 """Declares the two native libraries; everything else is in pyproject.toml."""
 
-from command import BuildNative, native_extensions
 from setuptools import setup
+
+from command import BuildNative, native_extensions
 
 setup(
     ext_modules=native_extensions(),

@@ -6,11 +6,11 @@ import math
 from collections.abc import Iterator
 
 import torch
-from harness import Row
-from paging import shuffled_block_table
 from torch.nn.functional import scaled_dot_product_attention
 
 import kvops
+from harness import Row
+from paging import shuffled_block_table
 
 BLOCK_SIZE = 16
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
-from harness import Row
-from paging import shuffled_slots
 
 import kvops
+from harness import Row
+from paging import shuffled_slots
 
 HEADS, HEAD_SIZE, BLOCK_SIZE = 8, 128, 16
 

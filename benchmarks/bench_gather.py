@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
-from harness import Row
-from paging import shuffled_block_table
 
 import kvops
+from harness import Row
+from paging import shuffled_block_table
 
 WIDTH, BLOCK_SIZE = 576, 16
 LENGTHS = [2048] * 16

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
-from harness import Row
 
 import kvops
+from harness import Row
 
 TOKENS, RANK, ROPE, BLOCK_SIZE = 8192, 512, 64, 64
 

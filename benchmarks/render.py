@@ -50,7 +50,7 @@ def torch_matrix() -> str:
     """One row per torch that the wheel was really installed beside."""
     recorded = _read("torch-matrix")
     lines = [
-        "| torch | CUDA build | Python | `_C_cuda` | operators | recorded calls | `str` leak | result |",
+        "| torch | CUDA build | Python | `_C_cuda` | operators | recorded calls | leaks | result |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for cell in recorded["cells"]:

@@ -8,9 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ninja_file import ROOT, write_ninja_file
 from setuptools import Extension
 from setuptools.command.build_ext import build_ext
+
+from ninja_file import ROOT, write_ninja_file
 from toolchain import ToolchainError, cuda_toolchain, cxx_compiler
 from torch_headers import HeadersError, find_torch_headers
 

@@ -18,6 +18,8 @@ from math import ceil
 from pathlib import Path
 
 import torch
+from torch import Tensor
+
 from decoder.dense_cache import DenseCache
 from decoder.generation import Comparison, Generation, compare, generate
 from decoder.model import Decoder, DecoderConfig
@@ -25,7 +27,6 @@ from decoder.paged_cache import PagedCache, SwapReport
 from decoder.report import Report, Update
 from decoder.text import Corpus, cut_prompts, printable, read_text, split_text
 from decoder.training import held_out_loss, train
-from torch import Tensor
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:

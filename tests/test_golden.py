@@ -10,10 +10,10 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from devices import DEVICES
-from golden_calls import GoldenCall, load_calls
 
 import kvops  # noqa: F401  (registers the operators)
+from devices import DEVICES
+from golden_calls import GoldenCall, load_calls
 from kvops.reference import REFERENCE
 
 CALLS = [pytest.param(call, id=call.id) for call in load_calls()]

@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from subprocesses import KVOPS_PARENT, run_python
 
 FAKE_TORCH = """

@@ -6,15 +6,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-import paged_decoder
 import pytest
 import torch
+
+import kvops
+import paged_decoder
 from decoder.dense_cache import DenseCache
 from decoder.generation import Generation, compare, generate
 from decoder.model import Decoder, DecoderConfig
 from decoder.paged_cache import PagedCache
-
-import kvops
 
 TINY = (
     *("--train-seconds", "0.2", "--layers", "2", "--heads", "4", "--kv-heads", "2"),

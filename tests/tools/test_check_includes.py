@@ -6,9 +6,10 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-import check_includes
 import pytest
 import torch
+
+import check_includes
 from check_includes import Unreadable, check_dependencies, is_unstable_header, read_dependencies
 
 TORCH_INCLUDE = Path(torch.__file__).parent / "include"
