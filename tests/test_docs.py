@@ -22,7 +22,7 @@ CAPABILITIES = ("registration/", "common/", "attention/", "cache/", "mla/", "gat
 
 def named_paths(text: str) -> set[str]:
     """Paths in backticks, code blocks and links that start at the top of the checkout."""
-    words = re.findall(r"[\w./*-]+/[\w./*-]*\w", text)
+    words = re.findall(r"[\w./*-]+/[\w./*-]*\w(?![\w<])", text)
     found = {word for word in words if word.split("/")[0] in TOP_LEVEL}
     found |= {f"csrc/libtorch_stable/{word}" for word in words if word.startswith(CAPABILITIES)}
     return {path for path in found if not path.startswith(BUILT) and "*" not in path}
