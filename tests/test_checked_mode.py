@@ -1,0 +1,66 @@
+"""Checked mode: valid calls pass in it, and it is on exactly where it was asked for."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+from bad_slot import MESSAGE, write_out_of_range
+from devices import DEVICES
+from registry import OpCase, Sample
+from support import assert_same_outcome, by_operator, make_call, reference_outcome, sample_params
+
+import kvops
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize(("case", "sample"), sample_params())
+def test_valid_calls_pass(case: OpCase, sample: Sample, device: str) -> None:
+    call = make_call(case, sample, device)
+    expected = reference_outcome(call)
+    with kvops.checked():
+        by_operator(call)
+    assert_same_outcome(call, expected)
+
+
+def test_ends_with_its_context() -> None:
+    with kvops.checked(), pytest.raises(RuntimeError, match=MESSAGE):
+        write_out_of_range()
+    write_out_of_range()
+
+
+def test_ends_after_an_exception() -> None:
+    with pytest.raises(RuntimeError, match=MESSAGE), kvops.checked():
+        write_out_of_range()
+    write_out_of_range()
+
+
+def test_nests() -> None:
+    with kvops.checked():
+        with kvops.checked():
+            pass
+        with pytest.raises(RuntimeError, match=MESSAGE):
+            write_out_of_range()
+
+
+@pytest.mark.parametrize(
+    ("value", "is_on"), [("1", True), ("0", False), ("", False), (None, False)]
+)
+def test_environment(value: str | None, is_on: bool) -> None:
+    environment = {k: v for k, v in os.environ.items() if k != "KVOPS_CHECKED"}
+    if value is not None:
+        environment["KVOPS_CHECKED"] = value
+    code = (
+        "from concurrent.futures import ThreadPoolExecutor as Pool\n"
+        "from bad_slot import write_out_of_range\n"
+        "Pool().submit(write_out_of_range).result()"
+    )
+    environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+    run = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True
+    )
+    assert run.returncode == (1 if is_on else 0), run.stderr
+    assert re.search(MESSAGE, run.stderr) is not None or not is_on

@@ -1,0 +1,55 @@
+"""torch.library.opcheck, all its tests, under both names of every operator.
+
+It shows that schemas are true (nothing else is written), that autograd and fakes are registered,
+and that tracing with symbolic sizes gives the same results.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from devices import DEVICES
+from registry import OpCase, Sample
+from support import CASES, VLLM_NAMESPACES, kinds, make_call, sample_params
+
+ALL_TESTS = (
+    "test_schema",
+    "test_autograd_registration",
+    "test_faketensor",
+    "test_aot_dispatch_dynamic",
+)
+
+# vLLM's letter for merge_attn_states has `int!?`, an int that is written to: functionalisation can
+# have no version of it, on any torch. `kvops::merge_attn_states` says `int?`.
+EXCUSED = {"_C::merge_attn_states": "test_aot_dispatch_dynamic"}
+
+
+def check(namespace: str, case: OpCase, sample: Sample, device: str) -> None:
+    operator: Any = getattr(getattr(torch.ops, namespace), case.name).default
+    excused = EXCUSED.get(f"{namespace}::{case.name}")
+    tests = tuple(test for test in ALL_TESTS if test != excused)
+    arguments = tuple(make_call(case, sample, device).positional())
+    results = torch.library.opcheck(operator, arguments, test_utils=tests)
+    assert results == dict.fromkeys(tests, "SUCCESS")
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize(("case", "sample"), sample_params(kinds))
+def test_kvops(case: OpCase, sample: Sample, device: str) -> None:
+    check("kvops", case, sample, device)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize(("case", "sample"), sample_params(lambda case: kinds(case)[:1]))
+def test_vllm_name(case: OpCase, sample: Sample, device: str) -> None:
+    check(VLLM_NAMESPACES[case.name], case, sample, device)
+
+
+def test_the_excuse_is_needed() -> None:
+    case = CASES["merge_attn_states"]
+    arguments = tuple(make_call(case, kinds(case)[0], "cpu").positional())
+    operator = torch.ops._C.merge_attn_states.default
+    with pytest.raises(Exception, match=r"int\(.*!"):
+        torch.library.opcheck(operator, arguments, test_utils=EXCUSED["_C::merge_attn_states"])

@@ -1,0 +1,217 @@
+"""Nothing is missing: every operator has a schema, kernels, a fake, a wrapper, a reference, a case.
+
+The list of schemas in the native library is compared with vLLM 0.23's letter; everything else is
+compared with that list.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+import torch
+from support import CASES, VLLM_NAMESPACES, make_call
+
+import kvops
+from kvops.reference import REFERENCE
+
+_KV_WRITER = (
+    "(Tensor key, Tensor value, Tensor! key_cache, Tensor! value_cache, Tensor slot_mapping, "
+    "str kv_cache_dtype, Tensor k_scale, Tensor v_scale) -> ()"
+)
+_PAGED_ATTENTION = (
+    "Tensor query, Tensor key_cache, Tensor value_cache, int num_kv_heads, float scale, "
+    "Tensor block_tables, Tensor seq_lens, int block_size, int max_seq_len, Tensor? alibi_slopes, "
+    "str kv_cache_dtype, Tensor k_scale, Tensor v_scale, int tp_rank, "
+    "int blocksparse_local_blocks, int blocksparse_vert_stride, int blocksparse_block_size, "
+    "int blocksparse_head_sliding_step) -> ()"
+)
+_MERGE_ATTN_STATES = (
+    "(Tensor! output, Tensor!? output_lse, Tensor prefix_output, Tensor prefix_lse, "
+    "Tensor suffix_output, Tensor suffix_lse, {} prefill_tokens_with_context, "
+    "Tensor? output_scale=None) -> ()"
+)
+
+# What vLLM 0.23.0 registers.
+VLLM_SCHEMAS = [
+    "_C_cache_ops::swap_blocks(Tensor src, Tensor! dst, int block_size_in_bytes, "
+    "Tensor block_mapping) -> ()",
+    "_C_cache_ops::swap_blocks_batch(Tensor src_ptrs, Tensor dst_ptrs, Tensor sizes, "
+    "bool is_src_access_order_any=False) -> ()",
+    f"_C_cache_ops::reshape_and_cache{_KV_WRITER}",
+    f"_C_cache_ops::reshape_and_cache_flash{_KV_WRITER}",
+    "_C_cache_ops::concat_and_cache_mla(Tensor kv_c, Tensor k_pe, Tensor! kv_cache, "
+    "Tensor slot_mapping, str kv_cache_dtype, Tensor scale) -> ()",
+    "_C_cache_ops::concat_and_cache_mla_rope_fused(Tensor positions, Tensor! q_pe, Tensor! k_pe, "
+    "Tensor kv_c, Tensor cos_sin_cache, bool is_neox, Tensor slot_mapping, Tensor! kv_cache, "
+    "str kv_cache_dtype, Tensor kv_cache_scale) -> ()",
+    "_C_cache_ops::convert_fp8(Tensor! dst_cache, Tensor src_cache, float scale, "
+    "str kv_cache_dtype) -> ()",
+    "_C_cache_ops::gather_and_maybe_dequant_cache(Tensor src_cache, Tensor! dst, "
+    "Tensor block_table, Tensor cu_seq_lens, Tensor token_to_seq, int num_tokens, "
+    "str kv_cache_dtype, Tensor scale, Tensor? seq_starts) -> ()",
+    "_C_cache_ops::cp_gather_cache(Tensor src_cache, Tensor! dst, Tensor block_table, "
+    "Tensor cu_seq_lens, int batch_size, Tensor? seq_starts) -> ()",
+    "_C_cache_ops::cp_gather_and_upconvert_fp8_kv_cache(Tensor src_cache, Tensor! dst, "
+    "Tensor block_table, Tensor seq_lens, Tensor workspace_starts, int batch_size) -> ()",
+    "_C_cache_ops::indexer_k_quant_and_cache(Tensor k, Tensor! kv_cache, Tensor slot_mapping, "
+    "int quant_block_size, str kv_cache_dtype) -> ()",
+    "_C_cache_ops::concat_mla_q(Tensor ql_nope, Tensor q_pe, Tensor! q_out) -> ()",
+    "_C_cache_ops::cp_gather_indexer_k_quant_cache(Tensor kv_cache, Tensor! dst_k, "
+    "Tensor! dst_scale, Tensor block_table, Tensor cu_seq_lens) -> ()",
+    f"_C::paged_attention_v1(Tensor! out, {_PAGED_ATTENTION}",
+    "_C::paged_attention_v2(Tensor! out, Tensor! exp_sums, Tensor! max_logits, Tensor! tmp_out, "
+    f"{_PAGED_ATTENTION}",
+    f"_C::merge_attn_states{_MERGE_ATTN_STATES.format('int!?')}",
+]
+
+# kvops:: says the same but here: no compiler takes vLLM's `int!?`.
+OWN_LETTER = {"merge_attn_states": _MERGE_ATTN_STATES.format("int?")}
+
+SCHEMAS = {schema.split("::")[1].split("(")[0]: schema for schema in VLLM_SCHEMAS}
+
+every_operator = pytest.mark.parametrize("name", SCHEMAS)
+
+
+def parsed(text: str) -> Any:
+    return torch._C.parse_schema(text)
+
+
+def registered(qualified: str) -> Any:
+    """The only schema under a name."""
+    (schema,) = torch._C._jit_get_schemas_for_operator(qualified)
+    return schema
+
+
+def parameters(function: Callable[..., None]) -> dict[str, Any]:
+    """Name and default of every parameter that an operator's schema may have."""
+    return {
+        parameter.name: parameter.default
+        for parameter in inspect.signature(function).parameters.values()
+        if parameter.kind is not inspect.Parameter.KEYWORD_ONLY
+    }
+
+
+def schema_parameters(name: str) -> dict[str, Any]:
+    return {
+        argument.name: argument.default_value
+        if argument.has_default_value()
+        else inspect.Parameter.empty
+        for argument in registered(f"kvops::{name}").arguments
+    }
+
+
+def section(docstring: str, title: str) -> str:
+    """The text below `title:` in a docstring, up to the next title."""
+    found = re.search(rf"^{title}:\n((?:\n|    .*\n?)*)", inspect.cleandoc(docstring), re.M)
+    assert found, f"no section {title}"
+    return found[1]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        pytest.param(list(VLLM_NAMESPACES), id="native library"),
+        pytest.param(list(REFERENCE), id="reference"),
+        pytest.param(list(CASES), id="cases"),
+    ],
+)
+def test_same_operators(names: list[str]) -> None:
+    assert sorted(names) == sorted(SCHEMAS)
+
+
+@every_operator
+def test_kvops_schema(name: str) -> None:
+    _, _, letter = SCHEMAS[name].partition(name)
+    expected = parsed(f"kvops::{name}{OWN_LETTER.get(name, letter)}")
+    assert str(registered(f"kvops::{name}")) == str(expected)
+
+
+@every_operator
+def test_vllm_schema(name: str) -> None:
+    qualified = SCHEMAS[name].split("(")[0]
+    namespace, _ = qualified.split("::")
+    assert VLLM_NAMESPACES[name] == namespace
+    getattr(getattr(torch.ops, namespace), name)  # vLLM's names are claimed when looked up
+    assert str(registered(qualified)) == str(parsed(SCHEMAS[name]))
+
+
+@every_operator
+def test_cpu_kernel(name: str) -> None:
+    assert torch._C._dispatch_has_kernel_for_dispatch_key(f"kvops::{name}", "CPU")
+
+
+@every_operator
+def test_vllm_name_has_the_cpu_kernel(name: str) -> None:
+    qualified = SCHEMAS[name].split("(")[0]
+    getattr(getattr(torch.ops, VLLM_NAMESPACES[name]), name)
+    assert torch._C._dispatch_has_kernel_for_dispatch_key(qualified, "CPU")
+
+
+@every_operator
+def test_explicit_fake(name: str) -> None:
+    namespace = VLLM_NAMESPACES[name]
+    getattr(getattr(torch.ops, namespace), name)
+    for qualified in (f"kvops::{name}", f"{namespace}::{name}"):
+        fakes = torch._library.simple_registry.singleton.find(qualified).fake_impl
+        assert fakes.kernel is not None, qualified
+
+
+@every_operator
+@pytest.mark.parametrize("functions", [vars(kvops), REFERENCE], ids=["wrapper", "reference"])
+def test_same_parameters(name: str, functions: Mapping[str, Any]) -> None:
+    actual, expected = parameters(functions[name]), schema_parameters(name)
+    assert list(actual) == list(expected)
+    for parameter, default in expected.items():
+        if default is not inspect.Parameter.empty:
+            assert actual[parameter] == default
+
+
+@every_operator
+def test_wrapper_is_exported(name: str) -> None:
+    assert name in kvops.__all__
+
+
+@every_operator
+def test_wrapper_is_typed(name: str) -> None:
+    wrapper = getattr(kvops, name)
+    assert wrapper.__annotations__.keys() == {*parameters(wrapper), "return"}
+
+
+@every_operator
+def test_docstring(name: str) -> None:
+    documentation = getattr(kvops, name).__doc__
+    for title in ("Args", "Raises", "Source"):
+        assert section(documentation, title).strip(), title
+    entries = re.findall(r"^    (\w+(?:, \w+)*):", section(documentation, "Args"), re.M)
+    documented = [parameter for entry in entries for parameter in entry.split(", ")]
+    assert documented == list(schema_parameters(name))
+
+
+@every_operator
+def test_case_has_the_schema_s_arguments(name: str) -> None:
+    case = CASES[name]
+    mutable = {a.name for a in registered(f"kvops::{name}").arguments if a.is_write}
+    memory = set(case.addresses.values())
+    assert {*case.outputs, *case.scratch} - memory == mutable
+    assert {*case.hostile, *case.padding, *case.addresses} <= set(schema_parameters(name))
+    assert case.samples and case.refusals
+    for sample in case.samples:
+        given = make_call(case, sample, "cpu").keywords()
+        expected = list(schema_parameters(name))
+        assert list(given) == expected[: len(given)], sample.id
+
+
+@pytest.mark.parametrize("kind", ["samples", "refusals"])
+@pytest.mark.parametrize("name", CASES)
+def test_ids_are_distinct(name: str, kind: str) -> None:
+    ids = [entry.id for entry in getattr(CASES[name], kind)]
+    assert len(set(ids)) == len(ids)
+
+
+def test_no_kernel_without_a_schema() -> None:
+    defined = {name for name in torch._C._dispatch_get_all_op_names() if name.startswith("kvops::")}
+    assert defined == {f"kvops::{name}" for name in SCHEMAS}
