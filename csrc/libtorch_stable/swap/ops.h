@@ -1,0 +1,26 @@
+// The typed operators of this capability, for registration: one signature, CPU and CUDA.
+// Semantics and errors: docstrings in kvops/swap.py.
+// swap_blocks_batch gets only host tables, so its CPU key is all that ever runs.
+#pragma once
+
+#include <cstdint>
+
+#include "common/stable.h"
+
+namespace kvops {
+
+using SwapBlocks = void(const Tensor& src, Tensor& dst, int64_t block_size_in_bytes,
+                        const Tensor& block_mapping);
+using SwapBlocksBatch = void(const Tensor& src_ptrs, const Tensor& dst_ptrs, const Tensor& sizes,
+                             bool is_src_access_order_any);
+
+namespace cpu {
+SwapBlocks swap_blocks;
+SwapBlocksBatch swap_blocks_batch;
+}  // namespace cpu
+
+namespace cuda {
+SwapBlocks swap_blocks;
+}  // namespace cuda
+
+}  // namespace kvops
