@@ -8,8 +8,15 @@ see `register_vllm_names`).
 from ._checked import checked
 from ._native import OPERATORS as _OPERATORS  # first: it says what is wrong if anything is
 from ._vllm_names import register_vllm_names
+from .gather import (
+    cp_gather_and_upconvert_fp8_kv_cache,
+    cp_gather_cache,
+    cp_gather_indexer_k_quant_cache,
+    gather_and_maybe_dequant_cache,
+)
 from .info import info, version
 from .mla import concat_mla_q
+from .swap import swap_blocks, swap_blocks_batch
 
 from . import _fakes, _graphs, _vllm_names  # isort: skip
 
@@ -30,6 +37,12 @@ __version__ = version()
 __all__ = [
     "checked",
     "concat_mla_q",
+    "cp_gather_and_upconvert_fp8_kv_cache",
+    "cp_gather_cache",
+    "cp_gather_indexer_k_quant_cache",
+    "gather_and_maybe_dequant_cache",
     "info",
     "register_vllm_names",
+    "swap_blocks",
+    "swap_blocks_batch",
 ]
