@@ -88,17 +88,23 @@ def _claim_on_first_look(namespace: str) -> None:
     torch's look-up fails. Once claimed, torch caches the operator and the hook is not asked again.
     """
     by_name = {op.name: op for op in OPERATORS if op.vllm_namespace == namespace}
+    operators = getattr(torch.ops, namespace)
 
     def claim_if_ours(name: str) -> object:
         operator = by_name.get(name)
-        if operator is not None:
-            with _lock:
-                if not _is_defined(operator):
-                    _claim(operator)
+        if operator is None:
+            raise AttributeError(name)
+        with _lock:
+            if not _is_defined(operator):
+                _claim(operator)
+            # Claiming looks the operator up itself, or another thread did meanwhile. Left to
+            # torch, this look-up would make a second object, which dynamo was told nothing about.
+            if name in vars(operators):
+                return vars(operators)[name]
         raise AttributeError(name)
 
     hook: Callable[[str], object] = claim_if_ours
-    getattr(torch.ops, namespace).__dict__["__getattr__"] = hook
+    operators.__dict__["__getattr__"] = hook
 
 
 def _is_defined(operator: Operator) -> bool:
