@@ -27,10 +27,10 @@ def gather_and_maybe_dequant_cache(
     Row r is position `r - cu_seq_lens[b] + seq_starts[b]` of request `b = token_to_seq[r]`.
 
     Args:
-        src_cache: [num_blocks, block_size, *entry] of `dst`'s dtype ("auto"), else uint8 or the
+        src_cache: [num_blocks, block_size, width] of `dst`'s dtype ("auto"), else uint8 or the
             float8 dtype of the kind; entries dense, strides of blocks and entries free.
-        dst: [>= num_tokens, *entry] or with flattened entries; float32, float16 or bfloat16;
-            rows dense, not overlapping, row stride free. Written; no memory shared with `src_cache`.
+        dst: [>= num_tokens, width], float32, float16 or bfloat16; rows dense, not overlapping, row
+            stride free. Written; no memory shared with `src_cache`.
         block_table: int32 [>= num_requests, max_blocks], physical block ids; row stride free.
             Entries that no row needs may hold anything.
         cu_seq_lens: int32 [num_requests + 1], ascending: the first row of each request and the
@@ -53,8 +53,8 @@ def gather_and_maybe_dequant_cache(
         canonical one. The result does not depend on the number of threads.
 
     Source:
-        vLLM 0.23 `_C_cache_ops::gather_and_maybe_dequant_cache`, which takes entries of 320 or 576
-        elements only and trusts every index.
+        vLLM 0.23 `_C_cache_ops::gather_and_maybe_dequant_cache`, which takes widths of 320 and 576
+        only and trusts every index.
     """
     torch.ops.kvops.gather_and_maybe_dequant_cache.default(
         src_cache,
@@ -83,8 +83,8 @@ def cp_gather_cache(
     `seq_starts[b] + 1`, ... of request b.
 
     Args:
-        src_cache: [num_blocks, block_size, *entry], any dtype; entries dense, strides of blocks
-            and entries free.
+        src_cache: [num_blocks, block_size, *entry], any dtype of 1, 2, 4 or 8 bytes; entries
+            dense, strides of blocks and entries free.
         dst: [num_rows, *entry] or with flattened entries, `src_cache`'s dtype; rows dense, not
             overlapping, row stride free. Written; no memory shared with `src_cache`.
         block_table: int32 [>= batch_size, max_blocks], physical block ids; row stride free.

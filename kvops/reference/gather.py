@@ -45,7 +45,7 @@ def gather_and_maybe_dequant_cache(
         src_cache: [num_blocks, block_size, width] of ``dst``'s dtype ("auto"), else one byte per
             element. Block and entry strides free, in elements.
         dst: float32, float16 or bfloat16 [>= num_tokens, width]; row stride free. Mutated.
-        block_table: int32 [num_requests, max_blocks]; row stride free.
+        block_table: int32 [>= num_requests, max_blocks]; row stride free.
         cu_seq_lens: int32 [num_requests + 1], first row of each request and the end of the last.
         token_to_seq: int32 [>= num_tokens], request of each row.
         num_tokens: rows to gather.
@@ -54,7 +54,7 @@ def gather_and_maybe_dequant_cache(
         seq_starts: int32 [num_requests], first position to gather per request, in tokens; None: 0.
     """
     fmt = fp8_format(kv_cache_dtype)
-    num_requests = block_table.size(0)
+    num_requests = min(block_table.size(0), cu_seq_lens.size(0) - 1)
     for row in range(int(num_tokens)):
         request = int(token_to_seq[row])
         if not 0 <= request < num_requests:

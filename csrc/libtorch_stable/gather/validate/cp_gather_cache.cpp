@@ -1,4 +1,4 @@
-// Contract of cp_gather_cache (spec 7.2, wider than vLLM: any dtype and entry shape).
+// Contract of cp_gather_cache (spec 7.2, wider than vLLM: elements of 8 bytes, any entry shape).
 // Called by cpu::cp_gather_cache and cuda::cp_gather_cache.
 #include "gather/validate.h"
 #include "gather/validate/tables.h"
@@ -7,9 +7,10 @@ namespace kvops {
 namespace {
 
 constexpr const char* kOp = "cp_gather_cache";
+constexpr size_t kMaxElementBytes = 8;
 
-// Any dtype will do, also those that dtype_of does not know: bytes are copied.
-void check_same_dtype(const Tensor& src_cache, const Tensor& dst) {
+// Bytes are copied, so dtypes that dtype_of does not know will do, too.
+void check_dtypes(const Tensor& src_cache, const Tensor& dst) {
   int32_t src_code = 0;
   int32_t dst_code = 0;
   aoti_torch_get_dtype(src_cache.get(), &src_code);
@@ -17,6 +18,22 @@ void check_same_dtype(const Tensor& src_cache, const Tensor& dst) {
   if (src_code != dst_code) {
     fail({kOp, "dst"},
          "must have dtype " + dtype_name(src_cache) + " like src_cache, got " + dtype_name(dst));
+  }
+  if (src_cache.element_size() > kMaxElementBytes) {
+    fail({kOp, "src_cache"},
+         "must have elements of at most 8 bytes, got dtype " + dtype_name(src_cache));
+  }
+}
+
+// Entries may be of any shape, and flattened in dst.
+void check_rows_fit_entries(const Tensor& src_cache, const Tensor& dst) {
+  if (src_cache.dim() < 2) {
+    fail({kOp, "src_cache"}, "must have at least 2 dimensions, got shape " + shape_text(src_cache));
+  }
+  const int64_t elems = inner_elems(src_cache, 2);
+  if (dst.dim() < 1 || inner_elems(dst, 1) != elems) {
+    fail({kOp, "dst"}, "must have rows of " + std::to_string(elems) +
+                           " elements like the entries of src_cache, got shape " + shape_text(dst));
   }
 }
 
@@ -34,10 +51,8 @@ CpGatherCacheParams validate_cp_gather_cache(const Tensor& src_cache, const Tens
   if (seq_starts) {
     check_same_device(kOp, {{src_cache, "src_cache"}, {*seq_starts, "seq_starts"}});
   }
-  check_same_dtype(src_cache, dst);
-  check_min_dim(src_cache, src_arg, 2);
-  check_min_dim(dst, dst_arg, 1);
-  check_row_elems(src_cache, dst, dst_arg);
+  check_dtypes(src_cache, dst);
+  check_rows_fit_entries(src_cache, dst);
   check_count({kOp, "batch_size"}, batch_size, requests_of(cu_seq_lens, {kOp, "cu_seq_lens"}),
               "requests of cu_seq_lens");
   PagedRequests requests =

@@ -26,9 +26,9 @@ GatherAndMaybeDequantCacheParams validate_gather_and_maybe_dequant_cache(
       kv_cache_dtype, kOp, {CacheKind::kAuto, CacheKind::kFp8E4m3, CacheKind::kFp8E5m2});
   const DType dtype = check_dtype(dst, dst_arg, {DType::kFloat, DType::kHalf, DType::kBFloat16});
   check_cache_dtype(src_cache, src_arg, kind, dtype);
-  check_min_dim(src_cache, src_arg, 2);
-  check_min_dim(dst, dst_arg, 1);
-  const int64_t row_elems = check_row_elems(src_cache, dst, dst_arg);
+  check_dim(src_cache, src_arg, 3);
+  const int64_t row_elems = src_cache.size(2);
+  check_shape(dst, dst_arg, {kAnySize, row_elems});
   check_count({kOp, "num_tokens"}, num_tokens, dst.size(0), "rows of dst");
   const int64_t num_requests = requests_of(cu_seq_lens, {kOp, "cu_seq_lens"});
   PagedRequests requests =

@@ -45,11 +45,14 @@ void check_blocks(const char* op, const PagedRequests& requests, int64_t request
   const int64_t blocks =
       requests.block_size > 0 ? (start + rows - 1) / requests.block_size + 1 : INT64_MAX;
   if (blocks > requests.max_blocks) {
-    fail({op, "block_table"}, "must have a block for every position: request " +
-                                  std::to_string(request) + " needs " +
-                                  std::to_string(start + rows) + " positions, got " +
-                                  std::to_string(requests.max_blocks) + " blocks of " +
-                                  std::to_string(requests.block_size));
+    const std::string table = "the " + std::to_string(requests.max_blocks) +
+                              " blocks that block_table has for request " + std::to_string(request);
+    if (requests.seq_starts != nullptr) {
+      fail_value(op, element("seq_starts", request),
+                 "such that " + std::to_string(rows) + " positions end within " + table, start);
+    }
+    fail({op, "block_table"}, "must have a block for every position, got " + std::to_string(rows) +
+                                  " positions for " + table);
   }
   const int32_t* table = requests.block_table + request * requests.block_table_stride_elems;
   for (int64_t i = start / requests.block_size; i < blocks; ++i) {

@@ -17,13 +17,6 @@ void check_at_least(const Tensor& tensor, Arg arg, int64_t dim, int64_t minimum)
 
 }  // namespace
 
-void check_min_dim(const Tensor& tensor, Arg arg, int64_t rank) {
-  if (tensor.dim() < rank) {
-    fail(arg, "must have at least " + std::to_string(rank) + " dimension(s), got shape " +
-                  shape_text(tensor));
-  }
-}
-
 void check_count(Arg arg, int64_t count, int64_t limit, const char* of_what) {
   if (count < 0 || count > limit) {
     fail(arg, "must be in [0, " + std::to_string(limit) + "], the " + of_what + ", got " +
@@ -88,15 +81,6 @@ EntryRows validate_entry_rows(const Tensor& cache, Arg cache_arg, const Tensor& 
 int64_t inner_elems(const Tensor& tensor, int64_t dims) {
   int64_t elems = 1;
   for (int64_t i = dims; i < tensor.dim(); ++i) elems *= tensor.size(i);
-  return elems;
-}
-
-int64_t check_row_elems(const Tensor& cache, const Tensor& dst, Arg dst_arg) {
-  const int64_t elems = inner_elems(cache, 2);
-  if (inner_elems(dst, 1) != elems) {
-    fail(dst_arg, "must have rows of " + std::to_string(elems) +
-                      " elements like the entries of src_cache, got shape " + shape_text(dst));
-  }
   return elems;
 }
 

@@ -10,7 +10,6 @@
 
 namespace kvops {
 
-void check_min_dim(const Tensor& tensor, Arg arg, int64_t rank);
 // `count` must be in [0, limit]; `of_what` says what the limit is, for the message.
 void check_count(Arg arg, int64_t count, int64_t limit, const char* of_what);
 
@@ -31,8 +30,5 @@ EntryRows validate_entry_rows(const Tensor& cache, Arg cache_arg, const Tensor& 
 
 // Number of elements of one index of the first `dims` dimensions.
 int64_t inner_elems(const Tensor& tensor, int64_t dims);
-
-// Entry and row have equally many elements; their number.
-int64_t check_row_elems(const Tensor& cache, const Tensor& dst, Arg dst_arg);
 
 }  // namespace kvops

@@ -13,9 +13,21 @@
 namespace kvops::cpu::KVOPS_ISA {
 namespace {
 
+// A processor's NaN keeps sign and payload of an operand; a GPU has one NaN only.
+static inline float with_canonical_nan(float x) {
+  return (float_bits(x) & 0x7fffffffu) > 0x7f800000u ? bits_float(0x7fffffffu) : x;
+}
+
 template <class From, class T>
 void convert(T* __restrict dst, const From* __restrict src, int64_t count, float scale) {
-  for (int64_t i = 0; i < count; ++i) dst[i] = from_float<T>(to_float(src[i]) * scale);
+  for (int64_t i = 0; i < count; ++i) {
+    const float product = to_float(src[i]) * scale;
+    if constexpr (sizeof(T) == sizeof(float)) {
+      dst[i] = with_canonical_nan(product);
+    } else {
+      dst[i] = from_float<T>(product);
+    }
+  }
 }
 
 template <class Fp8>
