@@ -17,19 +17,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tensor_bytes import byte_view
+
 # Arguments by schema name, in schema order; trailing ones with defaults may be left out.
 Args = dict[str, Any]
 Compare = Callable[[str, Tensor, Tensor, Args], None]
 
 
 def assert_same_bytes(name: str, actual: Tensor, expected: Tensor, args: Args) -> None:
-    """Equal shape, strides and bytes; NaN equals itself, -0 differs from 0."""
+    """Equal dtype, shape and bytes; NaN equals itself, -0 differs from 0."""
     assert actual.dtype == expected.dtype and actual.shape == expected.shape, name
-    left = actual.contiguous().reshape(-1).view(torch.uint8)
-    right = expected.contiguous().reshape(-1).view(torch.uint8)
-    different = (left != right).nonzero()
-    assert different.numel() == 0, (
-        f"{name}: {len(different)} of {left.numel()} bytes differ, first at {int(different[0])}"
+    different = (byte_view(actual) != byte_view(expected)).nonzero()
+    assert len(different) == 0, (
+        f"{name}: {len(different)} bytes differ, the first is byte {int(different[0, -1])} of "
+        f"element {different[0, :-1].tolist()}"
     )
 
 

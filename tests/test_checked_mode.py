@@ -8,12 +8,12 @@ import subprocess
 import sys
 
 import pytest
+
+import kvops
 from bad_slot import MESSAGE, write_out_of_range
 from devices import DEVICES
 from registry import OpCase, Sample
 from support import assert_same_outcome, by_operator, make_call, reference_outcome, sample_params
-
-import kvops
 
 
 @pytest.mark.parametrize("device", DEVICES)

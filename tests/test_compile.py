@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 import torch
-from devices import DEVICES
-from registry import Args, OpCase, Sample
-from support import CASES, VLLM_NAMESPACES, byte_view, kind_of, kinds, make_call, sample_params
 from torch import Tensor
 
 import kvops
+from devices import DEVICES
+from registry import Args, OpCase, Sample
+from support import CASES, VLLM_NAMESPACES, kind_of, kinds, make_call, sample_params
+from tensor_bytes import byte_view
 
 OUT_OF_GRAPHS = {"swap_blocks_batch"}
 # One per shape of problem: plain copies, two caches written through slots, a reader of caches.

@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 import torch
-from registry import OpCase, Sample
-from support import by_operator, byte_view, complaint, guard, kinds, make_args, sample_params
 from torch import Tensor
+
+from registry import OpCase, Sample
+from support import by_operator, complaint, guard, kinds, make_args, sample_params
+from tensor_bytes import byte_view
 
 _QUANTISED = {torch.qint8, torch.quint8, torch.qint32, torch.quint4x2, torch.quint2x4}
 DTYPES = sorted(
@@ -63,6 +65,7 @@ def choices() -> list[Any]:
     return found
 
 
+@pytest.mark.filterwarnings("ignore:ComplexHalf support is experimental")
 @pytest.mark.parametrize(("case", "sample", "names"), choices())
 def test_dtypes(case: OpCase, sample: Sample, names: list[str]) -> None:
     problems = {}

@@ -10,13 +10,15 @@ import re
 
 import pytest
 import torch
+from torch import Tensor
+
+import kvops
 from devices import DEVICES
 from registry import OpCase, Sample
 from support import (
     Call,
     assert_same_outcome,
     by_operator,
-    byte_view,
     copy_call,
     kinds,
     make_call,
@@ -24,9 +26,7 @@ from support import (
     refusal,
     sample_params,
 )
-from torch import Tensor
-
-import kvops
+from tensor_bytes import byte_view
 
 pytestmark = [
     pytest.mark.parametrize("place", ["first", "middle", "last"]),

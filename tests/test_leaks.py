@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from registry import OpCase
 from support import CASES, Call, by_operator, kinds, make_call
 

@@ -11,11 +11,13 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
+
 from registry import OpCase, Sample
 from support import (
+    Call,
     assert_same_outcome,
     by_operator,
-    byte_view,
     complaint,
     copy_call,
     guard,
@@ -24,9 +26,8 @@ from support import (
     reference_outcome,
     refusal,
     sample_params,
-    storage_end_bytes,
 )
-from torch import Tensor
+from tensor_bytes import byte_view, storage_end_bytes
 
 INT64 = torch.iinfo(torch.int64)
 
@@ -92,13 +93,11 @@ def argument_params(choose: Callable[[Any], bool]) -> list[Any]:
     ]
 
 
-def complaints(
-    case: OpCase, sample: Sample, name: str, values: Iterable[tuple[str, Any]]
-) -> dict[str, str]:
+def complaints(valid: Call, name: str, values: Iterable[tuple[str, Any]]) -> dict[str, str]:
     """What is wrong with how the operator takes other values of one argument, by value."""
     found = {}
     for description, value in values:
-        call = guard(case, {**make_call(case, sample, "cpu").args, name: value})
+        call = guard(valid.case, {**valid.args, name: value})
         problem = complaint(call, by_operator)
         if problem is not None:
             found[description] = problem
@@ -121,7 +120,7 @@ def test_other_forms(case: OpCase, sample: Sample, name: str) -> None:
     call = make_call(case, sample, "cpu")
     may_repeat = name not in call.outputs() and not case.addresses
     forms = other_forms(call.args[name], may_repeat=may_repeat)
-    assert complaints(case, sample, name, forms) == {}
+    assert complaints(call, name, forms) == {}
 
 
 @pytest.mark.parametrize("missing_bytes", [None, 1], ids=["freed", "shrunk"])
@@ -141,11 +140,13 @@ def test_storage_too_small(
 
 @is_string
 def test_other_strings(case: OpCase, sample: Sample, name: str) -> None:
-    assert complaints(case, sample, name, zip(STRINGS, STRINGS, strict=True)) == {}
+    call = make_call(case, sample, "cpu")
+    assert complaints(call, name, zip(STRINGS, STRINGS, strict=True)) == {}
 
 
 @is_int
 def test_other_integers(case: OpCase, sample: Sample, name: str) -> None:
-    value = make_call(case, sample, "cpu").args[name]
+    call = make_call(case, sample, "cpu")
+    value = call.args[name]
     others = {INT64.min, -1, 0, 1, value - 1, value + 1, 2 * value, 2**31, INT64.max} - {value}
-    assert complaints(case, sample, name, ((str(other), other) for other in others)) == {}
+    assert complaints(call, name, ((str(other), other) for other in others)) == {}

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+
 from devices import DEVICES
 from registry import OpCase, Sample
 from support import CASES, VLLM_NAMESPACES, kinds, make_call, sample_params

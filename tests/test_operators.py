@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+
 from devices import DEVICES
 from registry import OpCase, Sample
 from support import (

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 
 import pytest
+
 from devices import DEVICES
 from registry import OpCase, Refusal
 from support import CASES, SURFACES, Call, assert_untouched, guard, make_args

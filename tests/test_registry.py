@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 import torch
-from support import CASES, VLLM_NAMESPACES, make_call
 
 import kvops
 from kvops.reference import REFERENCE
+from support import CASES, VLLM_NAMESPACES, make_call
 
 _KV_WRITER = (
     "(Tensor key, Tensor value, Tensor! key_cache, Tensor! value_cache, Tensor slot_mapping, "

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+
+import kvops
 from bad_slot import MESSAGE, write_out_of_range
 from devices import DEVICES
 from registry import OpCase, Sample
@@ -19,8 +21,6 @@ from support import (
     reference_outcome,
     sample_params,
 )
-
-import kvops
 
 THREADS = 4
 CALLS = 25
