@@ -96,21 +96,25 @@ void unit_logits(const PagedAttentionParams& p, int64_t seq, const Unit& unit, W
   }
   const T* keys = static_cast<const T*>(p.key_cache) + unit.kv_head * p.key_head_stride;
   const T* values = static_cast<const T*>(p.value_cache) + unit.kv_head * p.value_head_stride;
-  const int64_t page_bytes = p.head_size * p.block_size * static_cast<int64_t>(sizeof(T));
   const Pages& pages = work.pages;
   for (int64_t i = 0; i < pages.count; ++i) {
-    if (i + 1 < pages.count) prefetch(keys + pages.page[i + 1].key_offset, page_bytes);
-    prefetch(values + pages.page[i].value_offset, page_bytes);
-    const T* page = keys + pages.page[i].key_offset;
+    const int64_t next = i + 1 < pages.count ? i + 1 : i;
     for_head_tiles(unit.heads, [&]<int kHeads>(int64_t first) {
-      const LogitsTile tile = {
-          .chunks = p.head_size / kX,
-          .chunk_stride = p.block_size * kX,
+      const LogitsTile<T> tile = {
+          .keys = keys + pages.page[i].key_offset,
+          .next_keys = keys + pages.page[next].key_offset,
+          .next_values = values + pages.page[i].value_offset,
           .pattern = work.pattern + first * per_head,
-          .pitch = kLogitsPitch,
+          .head_size = p.head_size,
+          .block_size = p.block_size,
+          .logits_pitch = kLogitsPitch,
       };
-      page_logits<T, kX, kHeads>(tile, page, p.block_size,
-                                 work.logits + first * kLogitsPitch + i * p.block_size);
+      float* logits = work.logits + first * kLogitsPitch + i * p.block_size;
+      if (first == 0) {
+        page_logits<T, kX, kHeads, true>(tile, logits);
+      } else {
+        page_logits<T, kX, kHeads, false>(tile, logits);
+      }
     });
   }
 }
@@ -120,16 +124,19 @@ template <int kWidth, int kHeads>
 constexpr int kTileDims = kWidth == 16 ? (kHeads >= 3 ? 4 : 8)
                                        : (kHeads >= 3 ? 2 : kHeads == 2 ? 4 : 8);
 
+// next_keys: keys of the KV head that comes next, null if it is the same one or there is none.
 template <class T, int kWidth>
 void unit_values(const PagedAttentionParams& p, const Unit& unit, const Workspace& work,
-                 float* weighted_values) {
+                 const T* next_keys, float* weighted_values) {
+  const T* values = static_cast<const T*>(p.value_cache) + unit.kv_head * p.value_head_stride;
   for_head_tiles(unit.heads, [&]<int kHeads>(int64_t first) {
     constexpr int kDims = kTileDims<kWidth, kHeads>;
     for (int64_t dim = 0; dim < p.head_size; dim += kDims) {
+      const int64_t offset = dim * p.block_size;
       const ValuesTile<T> tile = {
           .pages = &work.pages,
-          .values = static_cast<const T*>(p.value_cache) + unit.kv_head * p.value_head_stride +
-                    dim * p.block_size,
+          .values = values + offset,
+          .next_keys = next_keys != nullptr && first == 0 ? next_keys + offset : nullptr,
           .block_size = p.block_size,
           .weights = work.logits + first * kLogitsPitch,
           .weights_pitch = kLogitsPitch,
@@ -140,13 +147,29 @@ void unit_values(const PagedAttentionParams& p, const Unit& unit, const Workspac
   });
 }
 
+// Turns the logits of the unit's heads into weights.
+template <class T>
+void unit_weights(const PagedAttentionParams& p, const PartitionTask& task, const Unit& unit,
+                  Workspace& work) {
+  const float k_scale = p.k_scale != nullptr ? *p.k_scale : 1.0f;
+  const bool has_slope = p.alibi_slopes != nullptr;
+  for (int64_t i = 0; i < unit.heads; ++i) {
+    const int64_t head = unit.head + i;
+    const SoftmaxState state = softmax_weights(
+        work.pages, p.block_size, p.scale * k_scale * kLoadFactor<T>,
+        has_slope ? p.alibi_slopes[head] : 0.0f, has_slope ? work.distances : nullptr,
+        work.logits + i * kLogitsPitch);
+    task.max_logits[head] = state.max_logit;
+    task.exp_sums[head] = state.exp_sum;
+  }
+}
+
 template <class T, int kX>
 void attend(const PagedAttentionParams& p, const PartitionTask& task) {
   Workspace work;
   const int64_t first_token = task.partition * kPartitionTokens;
   const int64_t partition_end = first_token + kPartitionTokens;
   const int64_t end_token = task.seq_len < partition_end ? task.seq_len : partition_end;
-  const float k_scale = p.k_scale != nullptr ? *p.k_scale : 1.0f;
   for (int64_t index = task.unit_begin; index < task.unit_end; ++index) {
     const Unit unit = unit_at(p, task.units, index);
     // Under block sparsity units are single heads, each with pages of its own.
@@ -157,20 +180,16 @@ void attend(const PagedAttentionParams& p, const PartitionTask& task) {
       }
     }
     unit_logits<T, kX>(p, task.seq, unit, work);
-    for (int64_t i = 0; i < unit.heads; ++i) {
-      const int64_t head = unit.head + i;
-      const bool has_slope = p.alibi_slopes != nullptr;
-      const SoftmaxState state = softmax_weights(
-          work.pages, p.block_size, p.scale * k_scale * kLoadFactor<T>,
-          has_slope ? p.alibi_slopes[head] : 0.0f, has_slope ? work.distances : nullptr,
-          work.logits + i * kLogitsPitch);
-      task.max_logits[head] = state.max_logit;
-      task.exp_sums[head] = state.exp_sum;
-    }
+    unit_weights<T>(p, task, unit, work);
+    const bool is_last = index + 1 == task.unit_end;
+    const int64_t next = is_last ? unit.kv_head : unit_at(p, task.units, index + 1).kv_head;
+    const T* next_keys = next == unit.kv_head
+                             ? nullptr
+                             : static_cast<const T*>(p.key_cache) + next * p.key_head_stride;
     if (kLanes == 16 && p.block_size % 16 == 0) {
-      unit_values<T, kLanes>(p, unit, work, task.weighted_values);
+      unit_values<T, kLanes>(p, unit, work, next_keys, task.weighted_values);
     } else {
-      unit_values<T, kLanes == 16 ? 8 : kLanes>(p, unit, work, task.weighted_values);
+      unit_values<T, kLanes == 16 ? 8 : kLanes>(p, unit, work, next_keys, task.weighted_values);
     }
   }
 }

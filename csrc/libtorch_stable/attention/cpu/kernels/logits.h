@@ -17,10 +17,6 @@ struct KeyShape {
   static constexpr int kTokens = kLanes / kPartials;           // tokens of one vector
 };
 
-constexpr int round_up_to_power_of_2(int n) {
-  return n <= 1 ? 1 : 2 * round_up_to_power_of_2((n + 1) / 2);
-}
-
 // Elements of the query pattern of one head.
 template <int kX>
 constexpr int64_t pattern_elems(int64_t head_size) {
@@ -39,28 +35,38 @@ void fill_pattern(const float* query, int64_t head_size, int tile_heads, int hea
   }
 }
 
+template <class T>
 struct LogitsTile {
-  int64_t chunks;           // head_size / x
-  int64_t chunk_stride;     // block_size * x
+  const T* keys;         // the page
+  const T* next_keys;    // a page to prefetch while this one is read
+  const T* next_values;  // likewise; all pages have the same size
   const float* pattern;
-  int64_t pitch;            // of logits, from head to head
+  int64_t head_size;
+  int64_t block_size;
+  int64_t logits_pitch;  // from head to head
 };
 
-// kVectors * kTokens consecutive tokens of kHeads heads.
-template <class T, int kX, int kHeads, int kVectors>
-KVOPS_INLINE void logits_tile(const LogitsTile& tile, const T* keys, float* logits) {
+// kVectors * kTokens consecutive tokens, the first of them `token`, of kHeads heads.
+template <class T, int kX, int kHeads, int kVectors, bool kPrefetch>
+KVOPS_INLINE void logits_tile(const LogitsTile<T>& tile, int64_t token, float* logits) {
   using Shape = KeyShape<kX>;
   using Vector = Floats<kLanes>;
   constexpr int kSums = round_up_to_power_of_2(kHeads) * kVectors;
   Vector sums[kSums] = {};
   const float* pattern = tile.pattern;
-  for (int64_t chunk = 0; chunk < tile.chunks; ++chunk) {
+  int64_t offset = token * kX;
+  for (int64_t chunk = 0; chunk < tile.head_size; chunk += kX) {
+    if constexpr (kPrefetch) {
+      constexpr int64_t kBytes = kVectors * Shape::kTokens * kX * sizeof(T);
+      prefetch<kBytes>(tile.next_keys + offset);
+      prefetch<kBytes>(tile.next_values + offset);
+    }
 #pragma GCC unroll 4
     for (int part = 0; part < Shape::kParts; ++part) {
       Vector key[kVectors];
 #pragma GCC unroll 8
       for (int v = 0; v < kVectors; ++v) {
-        key[v] = load_floats<kLanes>(keys + v * Shape::kTokens * kX + part * kLanes);
+        key[v] = load_floats<kLanes>(tile.keys + offset + v * Shape::kTokens * kX + part * kLanes);
       }
 #pragma GCC unroll 4
       for (int head = 0; head < kHeads; ++head) {
@@ -70,30 +76,24 @@ KVOPS_INLINE void logits_tile(const LogitsTile& tile, const T* keys, float* logi
       }
       pattern += kHeads * kLanes;
     }
-    keys += tile.chunk_stride;
+    offset += tile.block_size * kX;
   }
-  sum_runs<Shape::kPartials>(sums);
-  constexpr int kTokens = kVectors * Shape::kTokens;
-  float ordered[kSums * kLanes];
-  __builtin_memcpy(ordered, sums, sizeof(ordered));
-#pragma GCC unroll 4
-  for (int head = 0; head < kHeads; ++head) {
-    __builtin_memcpy(logits + head * tile.pitch, ordered + head * kTokens, kTokens * sizeof(float));
-  }
+  sum_runs<Shape::kPartials, kSums>(sums);
+  store_rows<kHeads, kVectors * Shape::kTokens>(sums, logits + token, tile.logits_pitch);
 }
 
 // All tokens of a page. kVectors keeps the multiply-add units busy within the registers there are.
-template <class T, int kX, int kHeads>
-void page_logits(const LogitsTile& tile, const T* keys, int64_t block_size, float* logits) {
+template <class T, int kX, int kHeads, bool kPrefetch>
+void page_logits(const LogitsTile<T>& tile, float* logits) {
   constexpr int kVectors = kLanes == 16 || kHeads <= 2 ? 4 : 2;
   constexpr int kTokens = KeyShape<kX>::kTokens;
   int64_t token = 0;
-  for (; token + kVectors * kTokens <= block_size; token += kVectors * kTokens) {
-    logits_tile<T, kX, kHeads, kVectors>(tile, keys + token * kX, logits + token);
+  for (; token + kVectors * kTokens <= tile.block_size; token += kVectors * kTokens) {
+    logits_tile<T, kX, kHeads, kVectors, kPrefetch>(tile, token, logits);
   }
   // Block sizes are multiples of 8 tokens, so two vectors always fit.
-  for (; token < block_size; token += 2 * kTokens) {
-    logits_tile<T, kX, kHeads, 2>(tile, keys + token * kX, logits + token);
+  for (; token < tile.block_size; token += 2 * kTokens) {
+    logits_tile<T, kX, kHeads, 2, kPrefetch>(tile, token, logits);
   }
 }
 

@@ -66,11 +66,20 @@ KVOPS_INLINE Floats<kCount> broadcast(float value) {
   return Floats<kCount>{} + value;
 }
 
-// Brings memory that will be read soon into the second-level cache.
+// Brings memory that will be read soon into the second-level cache. Any address will do.
+template <int64_t kBytes>
+KVOPS_INLINE void prefetch(const void* from) {
+  const char* line = static_cast<const char*>(from);
+#pragma GCC unroll 16
+  for (int64_t offset = 0; offset < kBytes; offset += kCacheLineBytes) {
+    __builtin_prefetch(line + offset, 0, 2);
+  }
+}
+
 KVOPS_INLINE void prefetch(const void* from, int64_t bytes) {
   const char* line = static_cast<const char*>(from);
   for (int64_t offset = 0; offset < bytes; offset += kCacheLineBytes) {
-    __builtin_prefetch(line + offset, 0, 2);
+    prefetch<kCacheLineBytes>(line + offset);
   }
 }
 
@@ -112,27 +121,38 @@ KVOPS_INLINE Floats<16> add_pairs(Floats<16> a, Floats<16> b) {
 // Adds up each run of kRun lanes of the vectors, taken as one array; both are powers of 2. The
 // sums are left at the front of that array, in order.
 template <int kRun, int kVectors, class Vector>
-KVOPS_INLINE void sum_runs(Vector (&vectors)[kVectors]) {
-  int count = kVectors;
-#pragma GCC unroll 4
-  for (int run = kRun; run > 1; run /= 2) {
-    if (count == 1) {
-      vectors[0] = add_pairs(vectors[0], vectors[0]);
-      continue;
-    }
-    count /= 2;
+KVOPS_INLINE void sum_runs(Vector* vectors) {
+  if constexpr (kRun > 1) {
+    constexpr int kHalf = kVectors > 1 ? kVectors / 2 : 1;
 #pragma GCC unroll 16
-    for (int i = 0; i < count; ++i) {
-      vectors[i] = add_pairs(vectors[2 * i], vectors[2 * i + 1]);
+    for (int i = 0; i < kHalf; ++i) {
+      vectors[i] = add_pairs(vectors[2 * i], vectors[kVectors > 1 ? 2 * i + 1 : 2 * i]);
     }
+    sum_runs<kRun / 2, kHalf>(vectors);
   }
+}
+
+// Writes the first kRows * kRowFloats floats of the vectors as rows; vectors may hold more.
+template <int kRows, int kRowFloats, class Vector>
+KVOPS_INLINE void store_rows(const Vector* vectors, float* rows, int64_t pitch) {
+  constexpr int kVectorFloats = sizeof(Vector) / sizeof(float);
+  constexpr int kUsed = (kRows * kRowFloats + kVectorFloats - 1) / kVectorFloats;
+  float ordered[kUsed * kVectorFloats];
+  __builtin_memcpy(ordered, vectors, sizeof(ordered));
+#pragma GCC unroll 4
+  for (int row = 0; row < kRows; ++row) {
+    __builtin_memcpy(rows + row * pitch, ordered + row * kRowFloats, kRowFloats * sizeof(float));
+  }
+}
+
+constexpr int round_up_to_power_of_2(int n) {
+  return n <= 1 ? 1 : 2 * round_up_to_power_of_2((n + 1) / 2);
 }
 
 template <int kCount>
 KVOPS_INLINE float sum_lanes(Floats<kCount> vector) {
-  Floats<kCount> vectors[1] = {vector};
-  sum_runs<kCount>(vectors);
-  return vectors[0][0];
+  sum_runs<kCount, 1>(&vector);
+  return vector[0];
 }
 
 template <int kCount>
@@ -179,11 +199,42 @@ KVOPS_INLINE Floats<kCount> load_floats(const float* from) {
   return load<kCount>(from);
 }
 
+// GCC takes several instructions for a __builtin_convertvector that widens; these take one.
+template <int kCount>
+KVOPS_INLINE Words<kCount> widen(HalfWords<kCount> narrow) {
+#if defined(__AVX512F__)
+  if constexpr (kCount == 16) {
+    return reinterpret_cast<Words<kCount>>(
+        _mm512_maskz_cvtepu16_epi32(0xffff, reinterpret_cast<__m256i>(narrow)));
+  }
+#endif
+#if defined(__AVX2__)
+  if constexpr (kCount == 8) {
+    return reinterpret_cast<Words<kCount>>(
+        _mm256_cvtepu16_epi32(reinterpret_cast<__m128i>(narrow)));
+  }
+#endif
+  return __builtin_convertvector(narrow, Words<kCount>);
+}
+
+// Bytes become the upper or, sign-extended, the lower half of a half word.
+template <int kCount>
+KVOPS_INLINE HalfWords<kCount> widen_signed(Bytes<kCount> narrow) {
+#if defined(__AVX2__)
+  if constexpr (kCount == 16) {
+    return reinterpret_cast<HalfWords<kCount>>(
+        _mm256_cvtepi8_epi16(reinterpret_cast<__m128i>(narrow)));
+  }
+#endif
+  using SignedBytes = typename VectorOf<int8_t, kCount>::type;
+  using Signed = typename VectorOf<int16_t, kCount>::type;
+  return reinterpret_cast<HalfWords<kCount>>(
+      __builtin_convertvector(reinterpret_cast<SignedBytes>(narrow), Signed));
+}
+
 template <int kCount>
 KVOPS_INLINE Floats<kCount> load_floats(const bfloat16_t* from) {
-  const auto narrow = load_as<HalfWords<kCount>>(from);
-  const auto wide = __builtin_convertvector(narrow, Words<kCount>) << 16;
-  return reinterpret_cast<Floats<kCount>>(wide);
+  return reinterpret_cast<Floats<kCount>>(widen<kCount>(load_as<HalfWords<kCount>>(from)) << 16);
 }
 
 template <int kCount>
@@ -200,7 +251,7 @@ KVOPS_INLINE Floats<kCount> halves_to_floats(HalfWords<kCount> halves) {
 #else
   // As to_float(half_t) does it; the subtraction renormalises subnormals exactly.
   using Vector = Floats<kCount>;
-  const auto bits = __builtin_convertvector(halves, Words<kCount>);
+  const Words<kCount> bits = widen<kCount>(halves);
   const Words<kCount> magnitude = (bits & 0x7fffu) << 13;
   const Vector subnormal = reinterpret_cast<Vector>(magnitude + (113u << 23)) - 0x1p-14f;
   Words<kCount> result = magnitude + (112u << 23);
@@ -218,8 +269,7 @@ KVOPS_INLINE Floats<kCount> load_floats(const half_t* from) {
 // E5M2 is the upper byte of a half.
 template <int kCount>
 KVOPS_INLINE Floats<kCount> load_floats(const e5m2_t* from) {
-  const auto bytes = load_as<Bytes<kCount>>(from);
-  return halves_to_floats<kCount>(__builtin_convertvector(bytes, HalfWords<kCount>) << 8);
+  return halves_to_floats<kCount>(widen_signed<kCount>(load_as<Bytes<kCount>>(from)) << 8);
 }
 
 // E4M3, shifted into the fields of a half, is that number / 256, subnormals included: the two
@@ -229,13 +279,11 @@ constexpr float kLoadFactor<e4m3_t> = 256.0f;
 
 template <int kCount>
 KVOPS_INLINE Floats<kCount> load_floats(const e4m3_t* from) {
-  using SignedBytes = typename VectorOf<int8_t, kCount>::type;
-  using Signed = typename VectorOf<int16_t, kCount>::type;
-  const Signed extended = __builtin_convertvector(load_as<SignedBytes>(from), Signed) << 7;
-  const Signed magnitude = extended & int16_t{0x3f80};
-  const Signed is_nan = magnitude == int16_t{0x3f80};
-  const Signed half = (extended & static_cast<int16_t>(0xbfff)) | is_nan;
-  return halves_to_floats<kCount>(reinterpret_cast<HalfWords<kCount>>(half));
+  using Halves = HalfWords<kCount>;
+  const Halves shifted = widen_signed<kCount>(load_as<Bytes<kCount>>(from)) << 7;
+  const Halves magnitude = shifted & uint16_t{0x3f80};
+  const Halves is_nan = reinterpret_cast<Halves>(magnitude == uint16_t{0x3f80});
+  return halves_to_floats<kCount>((shifted & uint16_t{0xbfff}) | is_nan);
 }
 
 }  // namespace

@@ -13,7 +13,8 @@ namespace {
 template <class T>
 struct ValuesTile {
   const Pages* pages;
-  const T* values;  // of the KV head, at the tile's first dimension
+  const T* values;     // of the KV head, at the tile's first dimension
+  const T* next_keys;  // same place in the pages of keys to prefetch, or null
   int64_t block_size;
   const float* weights;
   int64_t weights_pitch;  // from head to head
@@ -29,10 +30,11 @@ KVOPS_INLINE Floats<kWidth> keep_tokens(Floats<kWidth> values, int64_t begin, in
 
 // Adds tokens [begin, end) of one page.
 template <class T, int kWidth, int kHeads, int kDims, bool kWhole>
-KVOPS_INLINE void add_page(const ValuesTile<T>& tile, const T* values, const float* weights,
-                           int64_t begin, int64_t end, Floats<kWidth>* sums) {
+KVOPS_INLINE void add_page(const ValuesTile<T>& tile, const T* values, const T* next_keys,
+                           const float* weights, int64_t begin, int64_t end, Floats<kWidth>* sums) {
   using Vector = Floats<kWidth>;
   for (int64_t token = begin / kWidth * kWidth; token < end; token += kWidth) {
+    if (next_keys != nullptr) prefetch<kDims * kWidth * sizeof(T)>(next_keys + token * kDims);
     Vector weight[kHeads];
 #pragma GCC unroll 4
     for (int head = 0; head < kHeads; ++head) {
@@ -51,28 +53,23 @@ KVOPS_INLINE void add_page(const ValuesTile<T>& tile, const T* values, const flo
 // kDims dimensions of kHeads heads; results[head * results_pitch + dim].
 template <class T, int kWidth, int kHeads, int kDims>
 void values_tile(const ValuesTile<T>& tile, float* results, int64_t results_pitch) {
-  constexpr int kPaddedHeads = kHeads == 3 ? 4 : kHeads;
-  constexpr int kSums = kPaddedHeads * kDims;
+  constexpr int kSums = round_up_to_power_of_2(kHeads) * kDims;
   Floats<kWidth> sums[kSums] = {};
   const Pages& pages = *tile.pages;
   const float* weights = tile.weights;
   for (int64_t i = 0; i < pages.count; ++i) {
     const Page& page = pages.page[i];
     const T* values = tile.values + page.value_offset;
+    const T* next = tile.next_keys != nullptr ? tile.next_keys + page.key_offset : nullptr;
     if (page.begin == 0 && page.end == tile.block_size) [[likely]] {
-      add_page<T, kWidth, kHeads, kDims, true>(tile, values, weights, 0, tile.block_size, sums);
+      add_page<T, kWidth, kHeads, kDims, true>(tile, values, next, weights, 0, tile.block_size, sums);
     } else {
-      add_page<T, kWidth, kHeads, kDims, false>(tile, values, weights, page.begin, page.end, sums);
+      add_page<T, kWidth, kHeads, kDims, false>(tile, values, next, weights, page.begin, page.end, sums);
     }
     weights += tile.block_size;
   }
-  sum_runs<kWidth>(sums);
-  float ordered[kSums * kWidth];
-  __builtin_memcpy(ordered, sums, sizeof(ordered));
-#pragma GCC unroll 4
-  for (int head = 0; head < kHeads; ++head) {
-    __builtin_memcpy(results + head * results_pitch, ordered + head * kDims, kDims * sizeof(float));
-  }
+  sum_runs<kWidth, kSums>(sums);
+  store_rows<kHeads, kDims>(sums, results, results_pitch);
 }
 
 }  // namespace
