@@ -132,13 +132,18 @@ def paged_attention_v2(
     logits of a head is `max_p + log(sum_p exp_sums[p] * exp(max_logits[p] - max_p))`.
 
     Args:
+        out: as for `paged_attention_v1`.
         exp_sums: float32 [num_seqs, num_heads, P], contiguous, P >= ceil(max_seq_len / 512),
             written: the sum of exp(logit - max_logits) of each partition.
         max_logits: float32, shape of `exp_sums`, contiguous, written: the largest logit of each
             partition.
         tmp_out: [num_seqs, num_heads, P, head_size], dtype of `query`, contiguous; room for
             partial results. What it holds afterwards is not specified; on CPU it is not touched.
-        The others: as for `paged_attention_v1`.
+        query, key_cache, value_cache, num_kv_heads, scale: as for `paged_attention_v1`.
+        block_tables, seq_lens, block_size, max_seq_len, alibi_slopes: likewise.
+        kv_cache_dtype, k_scale, v_scale, tp_rank: likewise.
+        blocksparse_local_blocks, blocksparse_vert_stride, blocksparse_block_size: likewise.
+        blocksparse_head_sliding_step: likewise.
 
     Raises:
         RuntimeError: as `paged_attention_v1`; also if the three tensors are not as above.

@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from golden_calls import RowError
-from registry import Args
 from torch import Tensor
 
+from golden_calls import RowError
 from kvops.reference.numerics import E4M3, E5M2, encode_fp8
+from registry import Args
 
 PARTITION_TOKENS = 512
 _DEAD_ENTRY = 2147480000

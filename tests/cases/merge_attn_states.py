@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from golden_calls import RowError
-from registry import Args, OpCase, Refusal, Sample
 from torch import Tensor
 
+from golden_calls import RowError
 from kvops.reference.numerics import E4M3, decode_fp8
+from registry import Args, OpCase, Refusal, Sample
 
 INF, NAN = float("inf"), float("nan")
 _SPECIAL_LSE = (0.5, -3.0, 200.0, -200.0, INF, -INF, NAN)
@@ -188,21 +188,31 @@ CASE = OpCase(
             "prefix_lse must have at least prefill_tokens_with_context = 2 tokens",
             sample="some-without-prefix",
         ),
-        Refusal("prefix lse heads", _replace("prefix_lse", lambda t: t[1:]), "prefix_lse must have"),
-        Refusal("prefix lse dtype", _replace("prefix_lse", torch.Tensor.half), "prefix_lse must ha"),
+        Refusal(
+            "prefix lse heads", _replace("prefix_lse", lambda t: t[1:]), "prefix_lse must have"
+        ),
+        Refusal(
+            "prefix lse dtype", _replace("prefix_lse", torch.Tensor.half), "prefix_lse must ha"
+        ),
         Refusal(
             "suffix dtype", _replace("suffix_output", torch.Tensor.half), "suffix_output must have"
         ),
         Refusal(
-            "suffix tokens", _replace("suffix_output", lambda t: t[1:]), "suffix_output must have sh"
+            "suffix tokens",
+            _replace("suffix_output", lambda t: t[1:]),
+            "suffix_output must have sh",
         ),
         Refusal(
             "suffix stride",
             _replace("suffix_output", _heads_innermost),
             "suffix_output must have stride 1",
         ),
-        Refusal("suffix lse", _replace("suffix_lse", lambda t: t[:, 1:]), "suffix_lse must have sh"),
-        Refusal("suffix lse dtype", _replace("suffix_lse", torch.Tensor.half), "suffix_lse must ha"),
+        Refusal(
+            "suffix lse", _replace("suffix_lse", lambda t: t[:, 1:]), "suffix_lse must have sh"
+        ),
+        Refusal(
+            "suffix lse dtype", _replace("suffix_lse", torch.Tensor.half), "suffix_lse must ha"
+        ),
         Refusal(
             "negative context",
             _assign(prefill_tokens_with_context=-1),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+
 from attention.inputs import Problem, compare
 from cases.paged_attention_v1 import HOSTILE, PROBLEMS, REFUSALS, replace_by
 from registry import Args, OpCase, Refusal, Sample
@@ -23,7 +24,9 @@ CASE = OpCase(
     ),
     refusals=(
         *REFUSALS,
-        Refusal("sums rank", replace_by("exp_sums", lambda t: t[0]), "exp_sums must have 3 dimensions"),
+        Refusal(
+            "sums rank", replace_by("exp_sums", lambda t: t[0]), "exp_sums must have 3 dimensions"
+        ),
         Refusal(
             "too few partitions",
             lambda args: args.update(
@@ -38,7 +41,9 @@ CASE = OpCase(
             replace_by("max_logits", lambda t: t.repeat(1, 1, 2)),
             "max_logits must have shape",
         ),
-        Refusal("sums dtype", replace_by("exp_sums", torch.Tensor.half), "exp_sums must have dtype"),
+        Refusal(
+            "sums dtype", replace_by("exp_sums", torch.Tensor.half), "exp_sums must have dtype"
+        ),
         Refusal(
             "maxima dtype", replace_by("max_logits", torch.Tensor.double), "max_logits must have dt"
         ),

@@ -11,27 +11,32 @@
 
 namespace kvops {
 
-using PagedAttentionV1 = void(
-    Tensor& out, const Tensor& query, const Tensor& key_cache, const Tensor& value_cache,
-    int64_t num_kv_heads, double scale, const Tensor& block_tables, const Tensor& seq_lens,
-    int64_t block_size, int64_t max_seq_len, const OptionalTensor& alibi_slopes,
-    const std::string& kv_cache_dtype, const Tensor& k_scale, const Tensor& v_scale,
-    int64_t tp_rank, int64_t blocksparse_local_blocks, int64_t blocksparse_vert_stride,
-    int64_t blocksparse_block_size, int64_t blocksparse_head_sliding_step);
+using PagedAttentionV1 = void(Tensor& out, const Tensor& query, const Tensor& key_cache,
+                              const Tensor& value_cache, int64_t num_kv_heads, double scale,
+                              const Tensor& block_tables, const Tensor& seq_lens,
+                              int64_t block_size, int64_t max_seq_len,
+                              const OptionalTensor& alibi_slopes, const std::string& kv_cache_dtype,
+                              const Tensor& k_scale, const Tensor& v_scale, int64_t tp_rank,
+                              int64_t blocksparse_local_blocks, int64_t blocksparse_vert_stride,
+                              int64_t blocksparse_block_size,
+                              int64_t blocksparse_head_sliding_step);
 
-using PagedAttentionV2 = void(
-    Tensor& out, Tensor& exp_sums, Tensor& max_logits, Tensor& tmp_out, const Tensor& query,
-    const Tensor& key_cache, const Tensor& value_cache, int64_t num_kv_heads, double scale,
-    const Tensor& block_tables, const Tensor& seq_lens, int64_t block_size, int64_t max_seq_len,
-    const OptionalTensor& alibi_slopes, const std::string& kv_cache_dtype, const Tensor& k_scale,
-    const Tensor& v_scale, int64_t tp_rank, int64_t blocksparse_local_blocks,
-    int64_t blocksparse_vert_stride, int64_t blocksparse_block_size,
-    int64_t blocksparse_head_sliding_step);
+using PagedAttentionV2 = void(Tensor& out, Tensor& exp_sums, Tensor& max_logits, Tensor& tmp_out,
+                              const Tensor& query, const Tensor& key_cache,
+                              const Tensor& value_cache, int64_t num_kv_heads, double scale,
+                              const Tensor& block_tables, const Tensor& seq_lens,
+                              int64_t block_size, int64_t max_seq_len,
+                              const OptionalTensor& alibi_slopes, const std::string& kv_cache_dtype,
+                              const Tensor& k_scale, const Tensor& v_scale, int64_t tp_rank,
+                              int64_t blocksparse_local_blocks, int64_t blocksparse_vert_stride,
+                              int64_t blocksparse_block_size,
+                              int64_t blocksparse_head_sliding_step);
 
-using MergeAttnStates = void(
-    Tensor& output, const OptionalTensor& output_lse, const Tensor& prefix_output,
-    const Tensor& prefix_lse, const Tensor& suffix_output, const Tensor& suffix_lse,
-    const std::optional<int64_t>& prefill_tokens_with_context, const OptionalTensor& output_scale);
+using MergeAttnStates = void(Tensor& output, const OptionalTensor& output_lse,
+                             const Tensor& prefix_output, const Tensor& prefix_lse,
+                             const Tensor& suffix_output, const Tensor& suffix_lse,
+                             const std::optional<int64_t>& prefill_tokens_with_context,
+                             const OptionalTensor& output_scale);
 
 namespace cpu {
 PagedAttentionV1 paged_attention_v1;

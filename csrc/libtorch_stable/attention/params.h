@@ -25,18 +25,18 @@ struct BlockSparse {
 // paged_attention_v1 and _v2. A sequence has clamp(seq_lens[s], 0, max_tokens) tokens; tokens of
 // a block outside [0, num_blocks) are left out.
 struct PagedAttentionParams {
-  void* out;                   // [num_seqs, num_heads, head_size], query_dtype
-  const void* query;           // [num_seqs, num_heads, head_size], query_dtype
-  const void* key_cache;       // [num_blocks, num_kv_heads, head_size / x, block_size, x]
-  const void* value_cache;     // [num_blocks, num_kv_heads, head_size, block_size]
-  const int32_t* block_tables; // [num_seqs, max_blocks]
-  const int32_t* seq_lens;     // [num_seqs]
-  const float* alibi_slopes;   // [num_heads] or null
-  const float* k_scale;        // [1], null for CacheKind::kAuto
-  const float* v_scale;        // [1], null for CacheKind::kAuto
-  float* exp_sums;             // [num_seqs, num_heads, scratch_partitions], null for v1
-  float* max_logits;           // likewise
-  void* tmp_out;               // [num_seqs, num_heads, scratch_partitions, head_size], likewise
+  void* out;                    // [num_seqs, num_heads, head_size], query_dtype
+  const void* query;            // [num_seqs, num_heads, head_size], query_dtype
+  const void* key_cache;        // [num_blocks, num_kv_heads, head_size / x, block_size, x]
+  const void* value_cache;      // [num_blocks, num_kv_heads, head_size, block_size]
+  const int32_t* block_tables;  // [num_seqs, max_blocks]
+  const int32_t* seq_lens;      // [num_seqs]
+  const float* alibi_slopes;    // [num_heads] or null
+  const float* k_scale;         // [1], null for CacheKind::kAuto
+  const float* v_scale;         // [1], null for CacheKind::kAuto
+  float* exp_sums;              // [num_seqs, num_heads, scratch_partitions], null for v1
+  float* max_logits;            // likewise
+  void* tmp_out;                // [num_seqs, num_heads, scratch_partitions, head_size], likewise
   int64_t num_seqs;
   int64_t num_heads;
   int64_t num_kv_heads;

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "attention/block_sparse.h"
 #include "attention/cpu/kernels.h"
 #include "common/checked_mode.h"
 #include "common/parallel.h"
@@ -22,9 +23,7 @@ int64_t sequence_tokens(const PagedAttentionParams& p, int64_t seq) {
   return std::clamp<int64_t>(p.seq_lens[seq], 0, p.max_tokens);
 }
 
-int64_t partitions_of(int64_t tokens) {
-  return (tokens + kPartitionTokens - 1) / kPartitionTokens;
-}
+int64_t partitions_of(int64_t tokens) { return (tokens + kPartitionTokens - 1) / kPartitionTokens; }
 
 HeadUnits head_units(const PagedAttentionParams& p) {
   const int64_t group = p.num_heads / p.num_kv_heads;
@@ -44,15 +43,32 @@ std::vector<int64_t> first_partitions(const PagedAttentionParams& p) {
   return first;
 }
 
+// Whether any head sees the block that starts at `first_token`.
+bool is_seen(const PagedAttentionParams& p, int64_t first_token, int64_t seq_len) {
+  if (!p.sparse.active) return true;
+  for (int64_t head = 0; head < p.num_heads; ++head) {
+    if (sparse_sees(p.sparse, sparse_shift(p, head), first_token, seq_len)) return true;
+  }
+  return false;
+}
+
+// Entries that no head reads may have any value.
+void check_table(const char* op, const PagedAttentionParams& p, int64_t seq) {
+  const int64_t seq_len = sequence_tokens(p, seq);
+  for (int64_t i = 0; i * p.block_size < seq_len; ++i) {
+    const int64_t block = p.block_tables[seq * p.table_seq_stride + i];
+    if ((block >= 0 && block < p.num_blocks) || !is_seen(p, i * p.block_size, seq_len)) continue;
+    const std::string entry =
+        "block_tables[" + std::to_string(seq) + ", " + std::to_string(i) + "]";
+    fail({op, entry.c_str()},
+         "must be in [0, " + std::to_string(p.num_blocks) + "), got " + std::to_string(block));
+  }
+}
+
 void check_indices(const char* op, const PagedAttentionParams& p) {
   if (!checked_mode()) return;
   check_index_values({op, "seq_lens"}, p.seq_lens, p.num_seqs, 0, p.max_tokens + 1);
-  for (int64_t seq = 0; seq < p.num_seqs; ++seq) {
-    const int64_t blocks = (sequence_tokens(p, seq) + p.block_size - 1) / p.block_size;
-    const std::string row = "block_tables[" + std::to_string(seq) + "]";
-    check_index_values({op, row.c_str()}, p.block_tables + seq * p.table_seq_stride, blocks, 0,
-                       p.num_blocks);
-  }
+  for (int64_t seq = 0; seq < p.num_seqs; ++seq) check_table(op, p, seq);
 }
 
 // Results of all partitions of the batch, before they are combined.

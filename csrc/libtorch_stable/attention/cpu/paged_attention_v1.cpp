@@ -15,12 +15,26 @@ void paged_attention_v1(Tensor& out, const Tensor& query, const Tensor& key_cach
                         int64_t blocksparse_vert_stride, int64_t blocksparse_block_size,
                         int64_t blocksparse_head_sliding_step) {
   constexpr const char* kOp = "paged_attention_v1";
-  paged_attention(
-      kOp, validate_paged_attention_v1(
-               {kOp, out, query, key_cache, value_cache, num_kv_heads, scale, block_tables,
-                seq_lens, block_size, max_seq_len, alibi_slopes, kv_cache_dtype, k_scale, v_scale,
-                tp_rank, blocksparse_local_blocks, blocksparse_vert_stride, blocksparse_block_size,
-                blocksparse_head_sliding_step}));
+  paged_attention(kOp, validate_paged_attention_v1({kOp,
+                                                    out,
+                                                    query,
+                                                    key_cache,
+                                                    value_cache,
+                                                    num_kv_heads,
+                                                    scale,
+                                                    block_tables,
+                                                    seq_lens,
+                                                    block_size,
+                                                    max_seq_len,
+                                                    alibi_slopes,
+                                                    kv_cache_dtype,
+                                                    k_scale,
+                                                    v_scale,
+                                                    tp_rank,
+                                                    blocksparse_local_blocks,
+                                                    blocksparse_vert_stride,
+                                                    blocksparse_block_size,
+                                                    blocksparse_head_sliding_step}));
 }
 
 }  // namespace kvops::cpu

@@ -16,13 +16,27 @@ void paged_attention_v2(Tensor& out, Tensor& exp_sums, Tensor& max_logits, Tenso
                         int64_t blocksparse_local_blocks, int64_t blocksparse_vert_stride,
                         int64_t blocksparse_block_size, int64_t blocksparse_head_sliding_step) {
   constexpr const char* kOp = "paged_attention_v2";
-  paged_attention(
-      kOp, validate_paged_attention_v2(
-               {kOp, out, query, key_cache, value_cache, num_kv_heads, scale, block_tables,
-                seq_lens, block_size, max_seq_len, alibi_slopes, kv_cache_dtype, k_scale, v_scale,
-                tp_rank, blocksparse_local_blocks, blocksparse_vert_stride, blocksparse_block_size,
-                blocksparse_head_sliding_step},
-               {exp_sums, max_logits, tmp_out}));
+  paged_attention(kOp, validate_paged_attention_v2({kOp,
+                                                    out,
+                                                    query,
+                                                    key_cache,
+                                                    value_cache,
+                                                    num_kv_heads,
+                                                    scale,
+                                                    block_tables,
+                                                    seq_lens,
+                                                    block_size,
+                                                    max_seq_len,
+                                                    alibi_slopes,
+                                                    kv_cache_dtype,
+                                                    k_scale,
+                                                    v_scale,
+                                                    tp_rank,
+                                                    blocksparse_local_blocks,
+                                                    blocksparse_vert_stride,
+                                                    blocksparse_block_size,
+                                                    blocksparse_head_sliding_step},
+                                                   {exp_sums, max_logits, tmp_out}));
 }
 
 }  // namespace kvops::cpu

@@ -18,8 +18,8 @@ struct Sizes {
 int64_t tokens_with_prefix(const std::optional<int64_t>& value, int64_t num_tokens) {
   const int64_t tokens = value.value_or(num_tokens);
   if (tokens < 0 || tokens > num_tokens) {
-    fail({kOp, "prefill_tokens_with_context"}, "must be in [0, " + std::to_string(num_tokens) +
-                                                   "], got " + std::to_string(tokens));
+    fail({kOp, "prefill_tokens_with_context"},
+         "must be in [0, " + std::to_string(num_tokens) + "], got " + std::to_string(tokens));
   }
   return tokens;
 }

@@ -14,8 +14,8 @@ constexpr int64_t kLargestSize = 256;
 
 void check_size_step(int64_t size, Arg arg, const char* what) {
   if (size < kSizeStep || size > kLargestSize || size % kSizeStep != 0) {
-    fail(arg, std::string("must have a ") + what +
-                  " that is a multiple of 8 from 8 to 256, got " + std::to_string(size));
+    fail(arg, std::string("must have a ") + what + " that is a multiple of 8 from 8 to 256, got " +
+                  std::to_string(size));
   }
 }
 
@@ -102,10 +102,9 @@ BlockSparse validate_block_sparse(const PagedAttentionArgs& a) {
   return {
       .active = true,
       .tp_rank = checked_int32(a.tp_rank, {a.op, "tp_rank"}, 0),
-      .local_blocks = checked_int32(a.blocksparse_local_blocks,
-                                    {a.op, "blocksparse_local_blocks"}, kLowest),
-      .vert_stride =
-          checked_int32(a.blocksparse_vert_stride, {a.op, "blocksparse_vert_stride"}, 2),
+      .local_blocks =
+          checked_int32(a.blocksparse_local_blocks, {a.op, "blocksparse_local_blocks"}, kLowest),
+      .vert_stride = checked_int32(a.blocksparse_vert_stride, {a.op, "blocksparse_vert_stride"}, 2),
       .block_tokens = checked_int32(a.blocksparse_block_size, {a.op, "blocksparse_block_size"}, 1),
       .head_sliding_step = checked_int32(a.blocksparse_head_sliding_step,
                                          {a.op, "blocksparse_head_sliding_step"}, kLowest),
@@ -129,29 +128,32 @@ int64_t max_tokens(const PagedAttentionArgs& a) {
   return a.max_seq_len < table_tokens ? a.max_seq_len : table_tokens;
 }
 
-float* validate_partition_sums(const PagedAttentionArgs& a, const Tensor& tensor,
-                               const char* name, int64_t partitions) {
+// No partition at all (max_seq_len is 0): strides mean nothing.
+void check_contiguous(const Tensor& tensor, Arg arg) {
+  if (tensor.numel() != 0) check_dense_from(tensor, arg, 0);
+}
+
+float* validate_partition_sums(const PagedAttentionArgs& a, const Tensor& tensor, const char* name,
+                               int64_t partitions) {
   const Arg arg{a.op, name};
   check_same_device(a.op, {{a.query, "query"}, {tensor, name}});
   check_dtype(tensor, arg, {DType::kFloat});
   check_shape(tensor, arg, {a.query.size(0), a.query.size(1), partitions});
-  check_dense_from(tensor, arg, 0);
+  check_contiguous(tensor, arg);
   return static_cast<float*>(writable(tensor, arg));
 }
 
 }  // namespace
 
 PagedAttentionParams validate_paged_attention_v1(const PagedAttentionArgs& a) {
-  const CacheKind kind =
-      parse_cache_kind(a.kv_cache_dtype, a.op,
-                       {CacheKind::kAuto, CacheKind::kFp8E4m3, CacheKind::kFp8E5m2});
+  const CacheKind kind = parse_cache_kind(
+      a.kv_cache_dtype, a.op, {CacheKind::kAuto, CacheKind::kFp8E4m3, CacheKind::kFp8E5m2});
   check_devices(a, kind);
   const Arg query{a.op, "query"};
   const Arg out{a.op, "out"};
   check_dim(a.query, query, 3);
   check_size_step(a.query.size(2), query, "head size");
-  const DType dtype =
-      check_dtype(a.query, query, {DType::kHalf, DType::kBFloat16, DType::kFloat});
+  const DType dtype = check_dtype(a.query, query, {DType::kHalf, DType::kBFloat16, DType::kFloat});
   check_rows(a.query, query, dtype);
   check_shape(a.out, out, {a.query.size(0), a.query.size(1), a.query.size(2)});
   check_rows(a.out, out, dtype);
@@ -207,8 +209,7 @@ PagedAttentionParams validate_paged_attention_v2(const PagedAttentionArgs& a,
   const Arg tmp_out{a.op, "tmp_out"};
   check_dim(scratch.exp_sums, sums, 3);
   const int64_t partitions = scratch.exp_sums.size(2);
-  const int64_t needed =
-      a.max_seq_len / kPartitionTokens + (a.max_seq_len % kPartitionTokens != 0);
+  const int64_t needed = a.max_seq_len / kPartitionTokens + (a.max_seq_len % kPartitionTokens != 0);
   if (partitions < needed) {
     fail(sums, "must have room for " + std::to_string(needed) + " partitions of 512 tokens" +
                    " (max_seq_len is " + std::to_string(a.max_seq_len) + "), got shape " +
@@ -219,7 +220,7 @@ PagedAttentionParams validate_paged_attention_v2(const PagedAttentionArgs& a,
   check_same_device(a.op, {{a.query, "query"}, {scratch.tmp_out, "tmp_out"}});
   check_dtype(scratch.tmp_out, tmp_out, {p.query_dtype});
   check_shape(scratch.tmp_out, tmp_out, {p.num_seqs, p.num_heads, partitions, p.head_size});
-  check_dense_from(scratch.tmp_out, tmp_out, 0);
+  check_contiguous(scratch.tmp_out, tmp_out);
   p.tmp_out = writable(scratch.tmp_out, tmp_out);
   p.scratch_partitions = partitions;
   return p;

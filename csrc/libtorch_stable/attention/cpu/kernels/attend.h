@@ -122,7 +122,9 @@ void unit_logits(const PagedAttentionParams& p, int64_t seq, const Unit& unit, W
 // Dimensions of a tile: enough sums for the multiply-add units, and for sum_runs to be full.
 template <int kWidth, int kHeads>
 constexpr int kTileDims = kWidth == 16 ? (kHeads >= 3 ? 4 : 8)
-                                       : (kHeads >= 3 ? 2 : kHeads == 2 ? 4 : 8);
+                                       : (kHeads >= 3   ? 2
+                                          : kHeads == 2 ? 4
+                                                        : 8);
 
 // next_keys: keys of the KV head that comes next, null if it is the same one or there is none.
 template <class T, int kWidth>
@@ -155,10 +157,10 @@ void unit_weights(const PagedAttentionParams& p, const PartitionTask& task, cons
   const bool has_slope = p.alibi_slopes != nullptr;
   for (int64_t i = 0; i < unit.heads; ++i) {
     const int64_t head = unit.head + i;
-    const SoftmaxState state = softmax_weights(
-        work.pages, p.block_size, p.scale * k_scale * kLoadFactor<T>,
-        has_slope ? p.alibi_slopes[head] : 0.0f, has_slope ? work.distances : nullptr,
-        work.logits + i * kLogitsPitch);
+    const SoftmaxState state =
+        softmax_weights(work.pages, p.block_size, p.scale * k_scale * kLoadFactor<T>,
+                        has_slope ? p.alibi_slopes[head] : 0.0f,
+                        has_slope ? work.distances : nullptr, work.logits + i * kLogitsPitch);
     task.max_logits[head] = state.max_logit;
     task.exp_sums[head] = state.exp_sum;
   }

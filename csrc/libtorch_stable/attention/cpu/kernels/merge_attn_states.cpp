@@ -44,8 +44,7 @@ void merge_row(const MergedRow& row, const T* prefix, const T* suffix, Out* to, 
                float factor) {
   for (int64_t d = 0; d < head_size; ++d) {
     const float weighted_suffix = to_float(suffix[d]) * row.suffix_weight;
-    const float merged =
-        __builtin_fmaf(to_float(prefix[d]), row.prefix_weight, weighted_suffix);
+    const float merged = __builtin_fmaf(to_float(prefix[d]), row.prefix_weight, weighted_suffix);
     to[d] = from_float<Out>(merged * factor);
   }
 }
@@ -56,8 +55,8 @@ void merge_rows_of(const MergeAttnStatesParams& p, int64_t begin, int64_t end) {
   for (int64_t i = begin; i < end; ++i) {
     const int64_t token = i / p.num_heads;
     const int64_t head = i % p.num_heads;
-    Out* to = static_cast<Out*>(p.output) + token * p.output_token_stride +
-              head * p.output_head_stride;
+    Out* to =
+        static_cast<Out*>(p.output) + token * p.output_token_stride + head * p.output_head_stride;
     const T* suffix = static_cast<const T*>(p.suffix_output) + token * p.suffix_token_stride +
                       head * p.suffix_head_stride;
     const float suffix_lse =
@@ -66,9 +65,9 @@ void merge_rows_of(const MergeAttnStatesParams& p, int64_t begin, int64_t end) {
     if (token < p.tokens_with_prefix) {
       const T* prefix = static_cast<const T*>(p.prefix_output) + token * p.prefix_token_stride +
                         head * p.prefix_head_stride;
-      const MergedRow row = weigh(
-          p.prefix_lse[head * p.prefix_lse_head_stride + token * p.prefix_lse_token_stride],
-          suffix_lse);
+      const MergedRow row =
+          weigh(p.prefix_lse[head * p.prefix_lse_head_stride + token * p.prefix_lse_token_stride],
+                suffix_lse);
       lse = row.lse;
       if (row.prefix_only) {
         copy_row(prefix, to, p.head_size, factor);

@@ -95,7 +95,8 @@ KVOPS_INLINE Vector shuffle(Vector a, Vector b) {
 #if __has_builtin(__builtin_shufflevector)
   return __builtin_shufflevector(a, b, kIndices...);
 #else
-  return __builtin_shuffle(a, b, typename VectorOf<int32_t, sizeof...(kIndices)>::type{kIndices...});
+  return __builtin_shuffle(a, b,
+                           typename VectorOf<int32_t, sizeof...(kIndices)>::type{kIndices...});
 #endif
 }
 
@@ -106,8 +107,8 @@ KVOPS_INLINE Floats<4> add_pairs(Floats<4> a, Floats<4> b) {
 #if defined(__AVX2__)
 // Within 128-bit parts first, then one permutation: AVX2 has no cheaper way.
 KVOPS_INLINE Floats<8> add_pairs(Floats<8> a, Floats<8> b) {
-  const Floats<8> sums = shuffle<0, 2, 8, 10, 4, 6, 12, 14>(a, b) +
-                         shuffle<1, 3, 9, 11, 5, 7, 13, 15>(a, b);
+  const Floats<8> sums =
+      shuffle<0, 2, 8, 10, 4, 6, 12, 14>(a, b) + shuffle<1, 3, 9, 11, 5, 7, 13, 15>(a, b);
   return shuffle<0, 1, 4, 5, 2, 3, 6, 7>(sums, sums);
 }
 #endif
@@ -182,8 +183,7 @@ KVOPS_INLINE Floats<kCount> exp_nonpositive(Floats<kCount> x) {
   series = series * r + 1.66666667e-1f;
   series = series * r + 0.5f;
   series = series * (r * r) + r + 1.0f;
-  const Words<kCount> power =
-      (reinterpret_cast<Words<kCount>>(rounded) << 23) + (127u << 23);
+  const Words<kCount> power = (reinterpret_cast<Words<kCount>>(rounded) << 23) + (127u << 23);
   const Vector result = series * reinterpret_cast<Vector>(power);
   return select<Vector>(x < kLowest, Vector{}, result);
 }

@@ -24,7 +24,8 @@ template <int kWidth>
 KVOPS_INLINE Floats<kWidth> keep_tokens(Floats<kWidth> values, int64_t begin, int64_t end) {
   Ints<kWidth> lane;
   for (int i = 0; i < kWidth; ++i) lane[i] = i;
-  const Ints<kWidth> kept = (lane >= static_cast<int32_t>(begin)) & (lane < static_cast<int32_t>(end));
+  const Ints<kWidth> kept =
+      (lane >= static_cast<int32_t>(begin)) & (lane < static_cast<int32_t>(end));
   return select<Floats<kWidth>>(kept, values, Floats<kWidth>{});
 }
 
@@ -62,9 +63,11 @@ void values_tile(const ValuesTile<T>& tile, float* results, int64_t results_pitc
     const T* values = tile.values + page.value_offset;
     const T* next = tile.next_keys != nullptr ? tile.next_keys + page.key_offset : nullptr;
     if (page.begin == 0 && page.end == tile.block_size) [[likely]] {
-      add_page<T, kWidth, kHeads, kDims, true>(tile, values, next, weights, 0, tile.block_size, sums);
+      add_page<T, kWidth, kHeads, kDims, true>(tile, values, next, weights, 0, tile.block_size,
+                                               sums);
     } else {
-      add_page<T, kWidth, kHeads, kDims, false>(tile, values, next, weights, page.begin, page.end, sums);
+      add_page<T, kWidth, kHeads, kDims, false>(tile, values, next, weights, page.begin, page.end,
+                                                sums);
     }
     weights += tile.block_size;
   }
