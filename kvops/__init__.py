@@ -8,13 +8,13 @@ see `register_vllm_names`).
 from ._checked import checked
 from ._native import OPERATORS as _OPERATORS  # first: it says what is wrong if anything is
 from ._vllm_names import register_vllm_names
+from .attention import merge_attn_states, paged_attention_v1, paged_attention_v2
+from .gather import (
     cp_gather_and_upconvert_fp8_kv_cache,
     cp_gather_cache,
     cp_gather_indexer_k_quant_cache,
     gather_and_maybe_dequant_cache,
 )
-from .attention import merge_attn_states, paged_attention_v1, paged_attention_v2
-from .gather import (
 from .info import info, version
 from .mla import concat_mla_q
 from .swap import swap_blocks, swap_blocks_batch

@@ -13,14 +13,14 @@ namespace {
 
 constexpr Kernel kCpuKernels[] = {
     {"concat_mla_q", TORCH_BOX(&cpu::concat_mla_q)},
-     TORCH_BOX(&cpu::cp_gather_and_upconvert_fp8_kv_cache)},
-    {"cp_gather_and_upconvert_fp8_kv_cache",
-    {"cp_gather_cache", TORCH_BOX(&cpu::cp_gather_cache)},
-    {"cp_gather_indexer_k_quant_cache", TORCH_BOX(&cpu::cp_gather_indexer_k_quant_cache)},
     {"gather_and_maybe_dequant_cache", TORCH_BOX(&cpu::gather_and_maybe_dequant_cache)},
-    {"merge_attn_states", TORCH_BOX(&cpu::merge_attn_states)},
+    {"cp_gather_cache", TORCH_BOX(&cpu::cp_gather_cache)},
+    {"cp_gather_and_upconvert_fp8_kv_cache",
+     TORCH_BOX(&cpu::cp_gather_and_upconvert_fp8_kv_cache)},
+    {"cp_gather_indexer_k_quant_cache", TORCH_BOX(&cpu::cp_gather_indexer_k_quant_cache)},
     {"paged_attention_v1", TORCH_BOX(&cpu::paged_attention_v1)},
     {"paged_attention_v2", TORCH_BOX(&cpu::paged_attention_v2)},
+    {"merge_attn_states", TORCH_BOX(&cpu::merge_attn_states)},
     {"swap_blocks", TORCH_BOX(&cpu::swap_blocks)},
     {"swap_blocks_batch", TORCH_BOX(&cpu::swap_blocks_batch)},
 };
