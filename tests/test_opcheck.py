@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from devices import DEVICES
 from registry import OpCase, Sample
 from support import CASES, VLLM_NAMESPACES, kinds, make_call, sample_params
+from tensor_bytes import byte_view
 
 ALL_TESTS = (
     "test_schema",
@@ -25,6 +27,16 @@ ALL_TESTS = (
 # vLLM's letter for merge_attn_states has `int!?`, an int that is written to: functionalisation can
 # have no version of it, on any torch. `kvops::merge_attn_states` says `int?`.
 EXCUSED = {"_C::merge_attn_states": "test_aot_dispatch_dynamic"}
+
+
+@pytest.fixture(autouse=True)
+def _compare_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let opcheck see every bit: it compares with allclose, which knows no float8."""
+
+    def same_bytes(left: Tensor, right: Tensor, **tolerances: Any) -> bool:
+        return torch.equal(byte_view(left), byte_view(right))
+
+    monkeypatch.setattr(torch, "allclose", same_bytes)
 
 
 def check(namespace: str, case: OpCase, sample: Sample, device: str) -> None:
