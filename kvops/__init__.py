@@ -16,7 +16,12 @@ from .gather import (
     gather_and_maybe_dequant_cache,
 )
 from .info import info, version
-from .mla import concat_mla_q
+from .mla import (
+    concat_and_cache_mla,
+    concat_and_cache_mla_rope_fused,
+    concat_mla_q,
+    indexer_k_quant_and_cache,
+)
 from .swap import swap_blocks, swap_blocks_batch
 
 from . import _fakes, _graphs, _vllm_names  # isort: skip
@@ -37,11 +42,14 @@ __version__ = version()
 
 __all__ = [
     "checked",
+    "concat_and_cache_mla",
+    "concat_and_cache_mla_rope_fused",
     "concat_mla_q",
     "cp_gather_and_upconvert_fp8_kv_cache",
     "cp_gather_cache",
     "cp_gather_indexer_k_quant_cache",
     "gather_and_maybe_dequant_cache",
+    "indexer_k_quant_and_cache",
     "info",
     "merge_attn_states",
     "paged_attention_v1",

@@ -12,7 +12,10 @@ namespace kvops {
 namespace {
 
 constexpr Kernel kCpuKernels[] = {
+    {"concat_and_cache_mla", TORCH_BOX(&cpu::concat_and_cache_mla)},
+    {"concat_and_cache_mla_rope_fused", TORCH_BOX(&cpu::concat_and_cache_mla_rope_fused)},
     {"concat_mla_q", TORCH_BOX(&cpu::concat_mla_q)},
+    {"indexer_k_quant_and_cache", TORCH_BOX(&cpu::indexer_k_quant_and_cache)},
     {"gather_and_maybe_dequant_cache", TORCH_BOX(&cpu::gather_and_maybe_dequant_cache)},
     {"cp_gather_cache", TORCH_BOX(&cpu::cp_gather_cache)},
     {"cp_gather_and_upconvert_fp8_kv_cache",
