@@ -74,6 +74,8 @@ def concat_and_cache_mla(
     Raises:
         RuntimeError: "fp8_ds_mla" with inputs other than bfloat16.
     """
+    num_tokens = slot_mapping.size(0)
+    kv_c, k_pe = kv_c[:num_tokens], k_pe[:num_tokens]
     if kv_cache_dtype == "fp8_ds_mla":
         entries = _ds_mla_entries(kv_c, k_pe)
     else:
@@ -242,7 +244,5 @@ def round_up_to_power_of_two(values: Tensor) -> Tensor:
     This is not "the smallest power of two that is not less than v": an ulp or two above 2^k, for
     k <= -5, log2 rounds to exactly k, and the result is 2^k. vLLM's log2f does the same.
     """
-    exponents = torch.log2(values.double()).float().ceil().to(torch.int64)
-    return torch.tensor([2.0**exponent for exponent in exponents.flatten().tolist()]).view(
-        exponents.shape
-    )
+    exponents = torch.log2(values.double()).float().ceil()
+    return torch.exp2(exponents.double()).float()
