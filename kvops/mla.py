@@ -85,7 +85,8 @@ def concat_and_cache_mla_rope_fused(
         is_neox: rotate pairs of elements (i, i + P / 2); otherwise (2 i, 2 i + 1), as GPT-J.
         slot_mapping: int64 [tokens], contiguous; as in `concat_and_cache_mla`.
         kv_cache: [blocks, block_size, R + P], written; as in `concat_and_cache_mla`.
-        kv_cache_dtype: "auto" and "fp8" kinds as in `concat_and_cache_mla`; no "fp8_ds_mla".
+        kv_cache_dtype: "auto" and "fp8" kinds as in `concat_and_cache_mla`. "fp8_ds_mla" is no
+            layout here: it means "fp8", as in vLLM.
         kv_cache_scale: float32, one element; read only for "fp8" kinds, any tensor otherwise.
 
     Raises:

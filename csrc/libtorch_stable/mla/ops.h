@@ -15,8 +15,8 @@ using ConcatAndCacheMla = void(const Tensor& kv_c, const Tensor& k_pe, Tensor& k
                                const Tensor& scale);
 using ConcatAndCacheMlaRopeFused = void(const Tensor& positions, Tensor& q_pe, Tensor& k_pe,
                                         const Tensor& kv_c, const Tensor& cos_sin_cache,
-                                        bool is_neox, const Tensor& slot_mapping,
-                                        Tensor& kv_cache, const std::string& kv_cache_dtype,
+                                        bool is_neox, const Tensor& slot_mapping, Tensor& kv_cache,
+                                        const std::string& kv_cache_dtype,
                                         const Tensor& kv_cache_scale);
 using ConcatMlaQ = void(const Tensor& ql_nope, const Tensor& q_pe, Tensor& q_out);
 using IndexerKQuantAndCache = void(const Tensor& k, Tensor& kv_cache, const Tensor& slot_mapping,

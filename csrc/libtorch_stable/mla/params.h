@@ -49,14 +49,14 @@ struct MlaEntriesParams {
 // Rotates q_pe and k_pe in place, then writes the entries from the rotated k_pe.
 struct RopeFusedParams {
   MlaEntriesParams entries;
-  const int64_t* positions;   // [>= tokens], rows of cos_sin
-  void* q_pe;                 // [tokens, heads, rot_elems]
-  void* k_pe;                 // [tokens, rot_elems], the memory of entries.k_pe
-  const void* cos_sin;        // [max_positions, rot_elems]: cosines, then sines
-  bool is_neox;               // pairs (i, i + rot / 2), else (2 i, 2 i + 1)
+  const int64_t* positions;  // [>= tokens], rows of cos_sin
+  void* q_pe;                // [tokens, heads, rot_elems]
+  void* k_pe;                // [tokens, rot_elems], the memory of entries.k_pe
+  const void* cos_sin;       // [max_positions, rot_elems]: cosines, then sines
+  bool is_neox;              // pairs (i, i + rot / 2), else (2 i, 2 i + 1)
   int64_t max_positions;
   int64_t heads;
-  int64_t rot_elems;          // even
+  int64_t rot_elems;  // even
   int64_t q_token_stride_elems;
   int64_t q_head_stride_elems;
   int64_t cos_sin_stride_elems;
@@ -83,7 +83,7 @@ struct IndexerQuantParams {
   int64_t tokens;
   int64_t num_slots;
   int64_t block_size;
-  int64_t head_elems;           // a multiple of kTileElems
+  int64_t head_elems;  // a multiple of kTileElems
   int64_t k_stride_elems;
   int64_t block_stride_bytes;
 };

@@ -15,9 +15,8 @@ void concat_and_cache_mla(const Tensor& kv_c, const Tensor& k_pe, Tensor& kv_cac
       validate_concat_and_cache_mla(kv_c, k_pe, kv_cache, slot_mapping, kv_cache_dtype, scale);
   check_slots({"concat_and_cache_mla", "slot_mapping"}, p.slot_mapping, p.tokens, p.num_slots);
   const MlaKernels& kernels = mla_kernels();
-  parallel_for(p.tokens, 64, [&](int64_t begin, int64_t end) noexcept {
-    kernels.write_entries(p, begin, end);
-  });
+  parallel_for(p.tokens, 64,
+               [&](int64_t begin, int64_t end) noexcept { kernels.write_entries(p, begin, end); });
 }
 
 }  // namespace kvops::cpu

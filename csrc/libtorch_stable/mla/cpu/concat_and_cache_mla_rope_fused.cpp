@@ -24,9 +24,8 @@ void concat_and_cache_mla_rope_fused(const Tensor& positions, Tensor& q_pe, Tens
   // About the same work per thread, whatever the number of heads.
   const int64_t token_elems = p.heads * p.rot_elems + p.entries.latent_elems;
   const int64_t grain = 1 + (int64_t{1} << 15) / (token_elems + 1);
-  parallel_for(tokens, grain, [&](int64_t begin, int64_t end) noexcept {
-    kernels.rope_fused(p, begin, end);
-  });
+  parallel_for(tokens, grain,
+               [&](int64_t begin, int64_t end) noexcept { kernels.rope_fused(p, begin, end); });
 }
 
 }  // namespace kvops::cpu

@@ -11,12 +11,14 @@ RopeFusedParams validate_concat_and_cache_mla_rope_fused(
     const Tensor& cos_sin_cache, bool is_neox, const Tensor& slot_mapping, const Tensor& kv_cache,
     const std::string& kv_cache_dtype, const Tensor& kv_cache_scale) {
   constexpr const char* kOp = "concat_and_cache_mla_rope_fused";
-  const CacheKind kind = parse_cache_kind(
-      kv_cache_dtype, kOp, {CacheKind::kAuto, CacheKind::kFp8E4m3, CacheKind::kFp8E5m2});
-  check_same_device(kOp, {{q_pe, "q_pe"},
-                          {positions, "positions"},
-                          {kv_c, "kv_c"},
-                          {cos_sin_cache, "cos_sin_cache"}});
+  CacheKind kind = parse_cache_kind(
+      kv_cache_dtype, kOp,
+      {CacheKind::kAuto, CacheKind::kFp8E4m3, CacheKind::kFp8E5m2, CacheKind::kFp8DsMla});
+  // A layout for concat_and_cache_mla only; this operator takes it for e4m3, as vLLM does.
+  if (kind == CacheKind::kFp8DsMla) kind = CacheKind::kFp8E4m3;
+  check_same_device(
+      kOp,
+      {{q_pe, "q_pe"}, {positions, "positions"}, {kv_c, "kv_c"}, {cos_sin_cache, "cos_sin_cache"}});
   check_dim(q_pe, {kOp, "q_pe"}, 3);
   const int64_t tokens = q_pe.size(0);
   const int64_t rot = q_pe.size(2);

@@ -33,8 +33,7 @@ void check_rows(const Tensor& tensor, Arg arg, int64_t rows) {
 
 MlaEntriesParams validate_mla_entries(const MlaEntriesArgs& args) {
   const char* op = args.op;
-  const bool reads_scale =
-      args.kind == CacheKind::kFp8E4m3 || args.kind == CacheKind::kFp8E5m2;
+  const bool reads_scale = args.kind == CacheKind::kFp8E4m3 || args.kind == CacheKind::kFp8E5m2;
   check_same_device(op, {{args.kv_c, "kv_c"},
                          {args.k_pe, "k_pe"},
                          {args.kv_cache, "kv_cache"},

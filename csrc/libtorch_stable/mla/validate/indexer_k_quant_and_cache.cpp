@@ -20,8 +20,7 @@ void check_indexer_cache(const Tensor& kv_cache, int64_t head_elems) {
       head_elems + head_elems / kTileElems * static_cast<int64_t>(sizeof(float));
   if (kv_cache.size(2) < entry_bytes) {
     fail({kOp, "kv_cache"}, "must have at least " + std::to_string(entry_bytes) +
-                                " bytes in its last dimension, got shape " +
-                                shape_text(kv_cache));
+                                " bytes in its last dimension, got shape " + shape_text(kv_cache));
   }
 }
 
@@ -36,8 +35,8 @@ IndexerQuantParams validate_indexer_k_quant_and_cache(const Tensor& k, const Ten
   check_dtype(k, {kOp, "k"}, {DType::kBFloat16});
   check_stride(k, {kOp, "k"}, 1, 1);
   if (quant_block_size != kTileElems) {
-    fail({kOp, "quant_block_size"}, "must be " + std::to_string(kTileElems) + ", got " +
-                                        std::to_string(quant_block_size));
+    fail({kOp, "quant_block_size"},
+         "must be " + std::to_string(kTileElems) + ", got " + std::to_string(quant_block_size));
   }
   if (k.size(1) % kTileElems != 0) {
     fail({kOp, "k"}, "must have a multiple of " + std::to_string(kTileElems) +

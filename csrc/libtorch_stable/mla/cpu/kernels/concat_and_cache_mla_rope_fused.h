@@ -14,15 +14,16 @@ namespace {
 template <class T, bool kNeox>
 void rotate_token(const RopeFusedParams& p, int64_t token, int64_t position) {
   const int64_t pairs = p.rot_elems / 2;
-  T* table = const_cast<T*>(static_cast<const T*>(p.cos_sin)) + position * p.cos_sin_stride_elems;
+  const T* cos = static_cast<const T*>(p.cos_sin) + position * p.cos_sin_stride_elems;
+  const T* sin = cos + pairs;
   T* q_pe = static_cast<T*>(p.q_pe) + token * p.q_token_stride_elems;
   T* k_pe = static_cast<T*>(p.k_pe) + token * p.entries.k_pe_stride_elems;
   Chunk cos_sin = {};
   Chunk chunk = {};
   for (int64_t first = 0; first < pairs; first += kChunkPairs) {
     const int64_t count = pairs - first < kChunkPairs ? pairs - first : kChunkPairs;
-    // Cosines and sines lie as the halves of a row do.
-    load_pairs(RowPairs<T, true>{table, pairs, first, count}, cos_sin);
+    widen_row(cos + first, count, cos_sin.x);
+    widen_row(sin + first, count, cos_sin.y);
     for (int64_t head = 0; head <= p.heads; ++head) {
       // The key is rotated like one more head.
       T* row = head < p.heads ? q_pe + head * p.q_head_stride_elems : k_pe;

@@ -112,9 +112,7 @@ inline void rotate_chunk(Chunk& chunk, const Chunk& cos_sin, T) {
   }
 }
 
-inline float canonical_nan(float value) {
-  return value == value ? value : bits_float(0x7fffffffu);
-}
+inline float canonical_nan(float value) { return value == value ? value : bits_float(0x7fffffffu); }
 
 // float: the product with x is fused both times.
 inline void rotate_chunk(Chunk& chunk, const Chunk& cos_sin, float) {
