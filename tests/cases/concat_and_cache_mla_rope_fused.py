@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
+
 from mla.inputs import (
     awkward,
     distinct_slots,
@@ -14,7 +16,6 @@ from mla.inputs import (
     widened,
 )
 from registry import Args, OpCase, Refusal, Sample
-from torch import Tensor
 
 _POSITIONS = 29
 

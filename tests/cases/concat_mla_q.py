@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
+
 from mla.inputs import awkward, freed, poisoned, replace, transposed
 from registry import Args, OpCase, Refusal, Sample
-from torch import Tensor
 
 
 def _sample(

@@ -6,8 +6,9 @@ import math
 from collections.abc import Callable, Sequence
 
 import torch
-from registry import Args
 from torch import Tensor
+
+from registry import Args
 
 _POISON_BYTE = 0x7F
 
