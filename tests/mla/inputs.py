@@ -10,7 +10,7 @@ from torch import Tensor
 
 from registry import Args
 
-_POISON_BYTE = 0x7F
+_POISON_BYTE = 0xFF  # a NaN in every floating-point format
 
 
 def distinct_slots(
@@ -23,7 +23,7 @@ def distinct_slots(
 
 
 def poisoned(*shape: int, dtype: torch.dtype) -> Tensor:
-    """NaN in every format but E5M2 and the integers; there, too, a byte that no test writes."""
+    """A tensor that shows where nothing was written: NaN, or bytes 0xFF."""
     size_bytes = math.prod(shape) * dtype.itemsize
     return torch.full([size_bytes], _POISON_BYTE, dtype=torch.uint8).view(dtype).reshape(shape)
 
@@ -68,3 +68,26 @@ def freed(tensor: Tensor) -> Tensor:
     tensor = tensor.clone()
     tensor.untyped_storage().resize_(0)
     return tensor
+
+
+def every_bit_pattern(dtype: torch.dtype, columns: int) -> Tensor:
+    """[65536 / columns, columns]: each value of a 16-bit dtype once, NaNs and all."""
+    patterns = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16)
+    return patterns.view(dtype).view(-1, columns)
+
+
+def far_apart(values: Tensor) -> Tensor:
+    """A copy with more than 2^31 elements between the entries of its first dimension.
+
+    Of the gigabytes that it spans, only the touched pages ever get memory.
+    """
+    stride = 2**31 + 24
+    span = stride * (values.size(0) - 1) + values[0].numel()
+    strides = (stride, *values[0].contiguous().stride())
+    copy = torch.empty(span, dtype=values.dtype).as_strided(values.size(), strides)
+    return copy.copy_(values)
+
+
+def as_bytes(tensor: Tensor) -> Tensor:
+    """uint8: the bytes of a tensor, dense; the last dimension holds those of its elements."""
+    return tensor.contiguous().view(torch.uint8)
