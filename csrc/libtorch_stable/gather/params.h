@@ -5,6 +5,7 @@
 
 #include <cstdint>
 
+#include "common/ds_mla_entry.h"
 #include "common/dtype.h"
 
 namespace kvops {
@@ -62,13 +63,7 @@ struct CpGatherIndexerKQuantCacheParams {
   EntryRows scales;
 };
 
-// An fp8_ds_mla entry: 512 e4m3 values, one float scale for each 128 of them, 64 values of 2 bytes.
-inline constexpr int64_t kDsMlaNopeElems = 512;
-inline constexpr int64_t kDsMlaTileElems = 128;
-inline constexpr int64_t kDsMlaRopeElems = 64;
-inline constexpr int64_t kDsMlaRopeByte =
-    kDsMlaNopeElems + kDsMlaNopeElems / kDsMlaTileElems * static_cast<int64_t>(sizeof(float));
-inline constexpr int64_t kDsMlaEntryBytes = kDsMlaRopeByte + 2 * kDsMlaRopeElems;
-inline constexpr int64_t kDsMlaRowElems = kDsMlaNopeElems + kDsMlaRopeElems;
+// A gathered fp8_ds_mla entry: latent and rope elements, all bfloat16.
+inline constexpr int64_t kDsMlaRowElems = kDsMlaLatentElems + kDsMlaRopeElems;
 
 }  // namespace kvops

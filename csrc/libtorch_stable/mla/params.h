@@ -5,6 +5,7 @@
 
 #include <cstdint>
 
+#include "common/ds_mla_entry.h"
 #include "common/dtype.h"
 
 namespace kvops {
@@ -61,18 +62,6 @@ struct RopeFusedParams {
   int64_t q_head_stride_elems;
   int64_t cos_sin_stride_elems;
 };
-
-// Tiles of 128 elements share a scale, in the fp8_ds_mla entry and in the indexer cache.
-inline constexpr int64_t kTileElems = 128;
-
-// The fp8_ds_mla entry: 512 e4m3 bytes, 4 float tile scales, 64 bfloat16 as they are.
-inline constexpr int64_t kDsMlaLatentElems = 512;
-inline constexpr int64_t kDsMlaRopeElems = 64;
-inline constexpr int64_t kDsMlaScalesByte = kDsMlaLatentElems;
-inline constexpr int64_t kDsMlaRopeByte =
-    kDsMlaScalesByte + kDsMlaLatentElems / kTileElems * static_cast<int64_t>(sizeof(float));
-inline constexpr int64_t kDsMlaEntryBytes = kDsMlaRopeByte + kDsMlaRopeElems * 2;
-static_assert(kDsMlaEntryBytes == 656);
 
 // Within a block of the indexer cache: all e4m3 rows, then all float scales.
 struct IndexerQuantParams {

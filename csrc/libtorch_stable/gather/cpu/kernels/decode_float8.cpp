@@ -108,19 +108,19 @@ void decode_to_4_bytes(void* dst, const void* src, int64_t count, const DecodeTa
 // Scales differ from tile to tile, so the table gives the unscaled values: bfloat16 holds every
 // e4m3 value exactly.
 void upconvert_ds_mla(void* dst, const void* src, int64_t entries, const DecodeTable& table) {
-  constexpr int64_t kTiles = kDsMlaNopeElems / kDsMlaTileElems;
+  constexpr int64_t kTiles = kDsMlaLatentElems / kTileElems;
   for (int64_t i = 0; i < entries; ++i) {
     bfloat16_t* const row = static_cast<bfloat16_t*>(dst) + i * kDsMlaRowElems;
     const char* const entry = static_cast<const char*>(src) + i * kDsMlaEntryBytes;
     float scales[kTiles];  // an entry may start at any address
-    __builtin_memcpy(scales, entry + kDsMlaNopeElems, sizeof(scales));
-    bfloat16_t unscaled[kDsMlaNopeElems];
-    decode_to_2_bytes(unscaled, entry, kDsMlaNopeElems, table);
+    __builtin_memcpy(scales, entry + kDsMlaLatentElems, sizeof(scales));
+    bfloat16_t unscaled[kDsMlaLatentElems];
+    decode_to_2_bytes(unscaled, entry, kDsMlaLatentElems, table);
     for (int64_t tile = 0; tile < kTiles; ++tile) {
-      const int64_t first = tile * kDsMlaTileElems;
-      convert(row + first, unscaled + first, kDsMlaTileElems, scales[tile]);
+      const int64_t first = tile * kTileElems;
+      convert(row + first, unscaled + first, kTileElems, scales[tile]);
     }
-    __builtin_memcpy(row + kDsMlaNopeElems, entry + kDsMlaRopeByte,
+    __builtin_memcpy(row + kDsMlaLatentElems, entry + kDsMlaRopeByte,
                      kDsMlaRopeElems * sizeof(bfloat16_t));
   }
 }
