@@ -4,6 +4,7 @@
 #include "registration/cpu.h"
 
 #include "attention/ops.h"
+#include "cache/ops.h"
 #include "gather/ops.h"
 #include "mla/ops.h"
 #include "swap/ops.h"
@@ -14,6 +15,9 @@ namespace {
 constexpr Kernel kCpuKernels[] = {
     {"concat_and_cache_mla", TORCH_BOX(&cpu::concat_and_cache_mla)},
     {"concat_and_cache_mla_rope_fused", TORCH_BOX(&cpu::concat_and_cache_mla_rope_fused)},
+    {"reshape_and_cache", TORCH_BOX(&cpu::reshape_and_cache)},
+    {"reshape_and_cache_flash", TORCH_BOX(&cpu::reshape_and_cache_flash)},
+    {"convert_fp8", TORCH_BOX(&cpu::convert_fp8)},
     {"concat_mla_q", TORCH_BOX(&cpu::concat_mla_q)},
     {"indexer_k_quant_and_cache", TORCH_BOX(&cpu::indexer_k_quant_and_cache)},
     {"gather_and_maybe_dequant_cache", TORCH_BOX(&cpu::gather_and_maybe_dequant_cache)},

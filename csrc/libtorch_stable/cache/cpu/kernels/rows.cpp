@@ -1,0 +1,133 @@
+// Copies rows of elements, or converts them to FP8 and back exactly as the formats say (spec 4.3,
+// 4.4). Called by the cache writers and convert_fp8 through row_kernels().
+// Blocks of fixed size over float_convert.h, which the compiler vectorises at every SIMD level.
+#include <cstddef>
+
+#include "cache/cpu/kernels.h"
+#include "cache/cpu/kernels/vector16.h"
+#include "common/float_convert.h"
+
+#if defined(__F16C__)
+#include <immintrin.h>
+#endif
+
+namespace kvops::cpu::KVOPS_ISA {
+namespace {
+
+constexpr int64_t kBlockElems = 64;
+
+template <class T>
+void widen(const T* __restrict in, float* __restrict out) {
+  for (int64_t i = 0; i < kBlockElems; ++i) out[i] = to_float(in[i]);
+}
+
+template <class T>
+void narrow_block(const float* __restrict in, T* __restrict out) {
+  for (int64_t i = 0; i < kBlockElems; ++i) out[i] = from_float<T>(in[i]);
+}
+
+#if defined(__F16C__)
+// In integer arithmetic halves cost as much as all the rest. The instructions round alike, and
+// turn the canonical float NaN into the canonical half NaN.
+void widen(const half_t* __restrict in, float* __restrict out) {
+  for (int64_t i = 0; i < kBlockElems; i += 8) {
+    const __m128i halves = _mm_loadu_si128(reinterpret_cast<const __m128i*>(in + i));
+    _mm256_storeu_ps(out + i, _mm256_cvtph_ps(halves));
+  }
+}
+
+void narrow_block(const float* __restrict in, half_t* __restrict out) {
+  float canonical[kBlockElems];
+  for (int64_t i = 0; i < kBlockElems; ++i) {
+    canonical[i] = in[i] == in[i] ? in[i] : bits_float(0x7fffffffu);
+  }
+  for (int64_t i = 0; i < kBlockElems; i += 8) {
+    const __m256 floats = _mm256_loadu_ps(canonical + i);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(out + i),
+                     _mm256_cvtps_ph(floats, _MM_FROUND_TO_NEAREST_INT));
+  }
+}
+#endif
+
+struct Divide {
+  static float apply(float x, float scale) { return x / scale; }
+};
+
+struct Multiply {
+  static float apply(float x, float scale) { return x * scale; }
+};
+
+// In steps, because a loop over elements of one size vectorises best.
+template <class Src, class Dst, class Scaling>
+void convert_block(const Src* in, Dst* out, float scale) {
+  float wide[kBlockElems];
+  widen(in, wide);
+  for (int64_t i = 0; i < kBlockElems; ++i) wide[i] = Scaling::apply(wide[i], scale);
+  narrow_block(wide, out);
+}
+
+template <class T>
+void store_block(const T* block, T* out, Stores stores) {
+  constexpr int64_t kBytes = kBlockElems * static_cast<int64_t>(sizeof(T));
+  const char* from = reinterpret_cast<const char*>(block);
+  char* to = reinterpret_cast<char*>(out);
+  if (stores == Stores::kCached || !is_vector_aligned(to)) {
+    __builtin_memcpy(to, from, kBytes);
+    return;
+  }
+  for (int64_t i = 0; i < kBytes; i += kVectorBytes) {
+    store_vector<Stores::kStreaming>(to + i, load_vector<Bytes16>(from + i));
+  }
+}
+
+template <class Src, class Dst, class Scaling>
+void convert_row(const void* src, void* dst, int64_t count, float scale, Stores stores) {
+  const Src* in = static_cast<const Src*>(src);
+  Dst* out = static_cast<Dst*>(dst);
+  for (; count >= kBlockElems; count -= kBlockElems) {
+    alignas(kVectorBytes) Dst block[kBlockElems];
+    convert_block<Src, Dst, Scaling>(in, block, scale);
+    store_block(block, out, stores);
+    in += kBlockElems;
+    out += kBlockElems;
+  }
+  if (count > 0) {
+    Src padded[kBlockElems] = {};
+    Dst block[kBlockElems];
+    __builtin_memcpy(padded, in, static_cast<size_t>(count) * sizeof(Src));
+    convert_block<Src, Dst, Scaling>(padded, block, scale);
+    __builtin_memcpy(out, block, static_cast<size_t>(count) * sizeof(Dst));
+  }
+}
+
+// Not memcpy: rows of 2 KiB whose addresses agree modulo 4 KiB take it twice as long.
+template <class T>
+void copy_row(const void* src, void* dst, int64_t count, float /*scale*/, Stores stores) {
+  const T* in = static_cast<const T*>(src);
+  T* out = static_cast<T*>(dst);
+  for (; count >= kBlockElems; count -= kBlockElems) {
+    store_block(in, out, stores);
+    in += kBlockElems;
+    out += kBlockElems;
+  }
+  if (count > 0) __builtin_memcpy(out, in, static_cast<size_t>(count) * sizeof(T));
+}
+
+}  // namespace
+
+extern const RowKernels row_kernels_table;
+const RowKernels row_kernels_table{
+    .copy_2_bytes = copy_row<uint16_t>,
+    .copy_4_bytes = copy_row<uint32_t>,
+    .half_to_e4m3 = convert_row<half_t, e4m3_t, Divide>,
+    .half_to_e5m2 = convert_row<half_t, e5m2_t, Divide>,
+    .bfloat16_to_e4m3 = convert_row<bfloat16_t, e4m3_t, Divide>,
+    .bfloat16_to_e5m2 = convert_row<bfloat16_t, e5m2_t, Divide>,
+    .float_to_e4m3 = convert_row<float, e4m3_t, Divide>,
+    .float_to_e5m2 = convert_row<float, e5m2_t, Divide>,
+    .e4m3_to_half = convert_row<e4m3_t, half_t, Multiply>,
+    .e4m3_to_bfloat16 = convert_row<e4m3_t, bfloat16_t, Multiply>,
+    .e4m3_to_float = convert_row<e4m3_t, float, Multiply>,
+};
+
+}  // namespace kvops::cpu::KVOPS_ISA

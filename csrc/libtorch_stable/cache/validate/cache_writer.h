@@ -1,0 +1,29 @@
+// The part of the contract that reshape_and_cache and reshape_and_cache_flash share: key, value,
+// slots, element types and scales. Called by their validate functions, which check the shapes of
+// the caches and fill in what depends on them.
+#pragma once
+
+#include <string>
+
+#include "cache/params.h"
+#include "common/stable.h"
+
+namespace kvops {
+
+struct CacheWriterTensors {
+  const Tensor& key;
+  const Tensor& value;
+  const Tensor& key_cache;
+  const Tensor& value_cache;
+  const Tensor& slot_mapping;
+  const std::string& kv_cache_dtype;
+  const Tensor& k_scale;
+  const Tensor& v_scale;
+};
+
+// `scales` is the number of elements of k_scale and v_scale: 1 or the number of heads.
+// The caches' strides, head sizes, number of slots and block size are left 0.
+CacheWriterParams validate_cache_writer(const char* op, const CacheWriterTensors& t,
+                                        int64_t scales);
+
+}  // namespace kvops
