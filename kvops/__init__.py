@@ -9,6 +9,7 @@ from ._checked import checked
 from ._native import OPERATORS as _OPERATORS  # first: it says what is wrong if anything is
 from ._vllm_names import register_vllm_names
 from .attention import merge_attn_states, paged_attention_v1, paged_attention_v2
+from .cache import convert_fp8, reshape_and_cache, reshape_and_cache_flash
 from .gather import (
     cp_gather_and_upconvert_fp8_kv_cache,
     cp_gather_cache,
@@ -45,6 +46,7 @@ __all__ = [
     "concat_and_cache_mla",
     "concat_and_cache_mla_rope_fused",
     "concat_mla_q",
+    "convert_fp8",
     "cp_gather_and_upconvert_fp8_kv_cache",
     "cp_gather_cache",
     "cp_gather_indexer_k_quant_cache",
@@ -55,6 +57,8 @@ __all__ = [
     "paged_attention_v1",
     "paged_attention_v2",
     "register_vllm_names",
+    "reshape_and_cache",
+    "reshape_and_cache_flash",
     "swap_blocks",
     "swap_blocks_batch",
 ]

@@ -27,8 +27,8 @@ void narrow_block(const float* __restrict in, T* __restrict out) {
 }
 
 #if defined(__F16C__)
-// In integer arithmetic halves cost as much as all the rest. The instructions round alike, and
-// turn the canonical float NaN into the canonical half NaN.
+// In integer arithmetic halves cost as much as all the rest. These instructions round alike, and
+// make the canonical half NaN from the canonical float NaN.
 void widen(const half_t* __restrict in, float* __restrict out) {
   for (int64_t i = 0; i < kBlockElems; i += 8) {
     const __m128i halves = _mm_loadu_si128(reinterpret_cast<const __m128i*>(in + i));
@@ -37,29 +37,31 @@ void widen(const half_t* __restrict in, float* __restrict out) {
 }
 
 void narrow_block(const float* __restrict in, half_t* __restrict out) {
-  float canonical[kBlockElems];
-  for (int64_t i = 0; i < kBlockElems; ++i) {
-    canonical[i] = in[i] == in[i] ? in[i] : bits_float(0x7fffffffu);
-  }
   for (int64_t i = 0; i < kBlockElems; i += 8) {
-    const __m256 floats = _mm256_loadu_ps(canonical + i);
+    const __m256 floats = _mm256_loadu_ps(in + i);
     _mm_storeu_si128(reinterpret_cast<__m128i*>(out + i),
                      _mm256_cvtps_ph(floats, _MM_FROUND_TO_NEAREST_INT));
   }
 }
 #endif
 
+// Towards the cache. Any NaN becomes the one NaN byte when it is narrowed.
 struct Divide {
   static float apply(float x, float scale) { return x / scale; }
 };
 
+// From the cache. A processor's NaN keeps sign and payload of an operand; here there is one NaN.
 struct Multiply {
-  static float apply(float x, float scale) { return x * scale; }
+  static float apply(float x, float scale) {
+    const float product = x * scale;
+    return product == product ? product : bits_float(0x7fffffffu);
+  }
 };
 
-// In steps, because a loop over elements of one size vectorises best.
+// In steps, because a loop over elements of one size vectorises best. Inlined, so that constants
+// stay in registers from block to block.
 template <class Src, class Dst, class Scaling>
-void convert_block(const Src* in, Dst* out, float scale) {
+__attribute__((always_inline)) inline void convert_block(const Src* in, Dst* out, float scale) {
   float wide[kBlockElems];
   widen(in, wide);
   for (int64_t i = 0; i < kBlockElems; ++i) wide[i] = Scaling::apply(wide[i], scale);
@@ -67,14 +69,10 @@ void convert_block(const Src* in, Dst* out, float scale) {
 }
 
 template <class T>
-void store_block(const T* block, T* out, Stores stores) {
-  constexpr int64_t kBytes = kBlockElems * static_cast<int64_t>(sizeof(T));
+void stream_block(const T* block, T* out) {
   const char* from = reinterpret_cast<const char*>(block);
   char* to = reinterpret_cast<char*>(out);
-  if (stores == Stores::kCached || !is_vector_aligned(to)) {
-    __builtin_memcpy(to, from, kBytes);
-    return;
-  }
+  constexpr int64_t kBytes = kBlockElems * static_cast<int64_t>(sizeof(T));
   for (int64_t i = 0; i < kBytes; i += kVectorBytes) {
     store_vector<Stores::kStreaming>(to + i, load_vector<Bytes16>(from + i));
   }
@@ -84,19 +82,20 @@ template <class Src, class Dst, class Scaling>
 void convert_row(const void* src, void* dst, int64_t count, float scale, Stores stores) {
   const Src* in = static_cast<const Src*>(src);
   Dst* out = static_cast<Dst*>(dst);
-  for (; count >= kBlockElems; count -= kBlockElems) {
-    alignas(kVectorBytes) Dst block[kBlockElems];
-    convert_block<Src, Dst, Scaling>(in, block, scale);
-    store_block(block, out, stores);
-    in += kBlockElems;
-    out += kBlockElems;
-  }
-  if (count > 0) {
-    Src padded[kBlockElems] = {};
-    Dst block[kBlockElems];
-    __builtin_memcpy(padded, in, static_cast<size_t>(count) * sizeof(Src));
-    convert_block<Src, Dst, Scaling>(padded, block, scale);
-    __builtin_memcpy(out, block, static_cast<size_t>(count) * sizeof(Dst));
+  const bool streaming = stores == Stores::kStreaming && is_vector_aligned(dst);
+  Src padded[kBlockElems] = {};
+  alignas(kVectorBytes) Dst block[kBlockElems];
+  for (int64_t done = 0; done < count; done += kBlockElems) {
+    const int64_t rest = count - done;
+    const bool whole = rest >= kBlockElems;
+    if (!whole) __builtin_memcpy(padded, in + done, static_cast<size_t>(rest) * sizeof(Src));
+    Dst* to = whole && !streaming ? out + done : block;
+    convert_block<Src, Dst, Scaling>(whole ? in + done : padded, to, scale);
+    if (!whole) {
+      __builtin_memcpy(out + done, block, static_cast<size_t>(rest) * sizeof(Dst));
+    } else if (streaming) {
+      stream_block(block, out + done);
+    }
   }
 }
 
@@ -105,8 +104,13 @@ template <class T>
 void copy_row(const void* src, void* dst, int64_t count, float /*scale*/, Stores stores) {
   const T* in = static_cast<const T*>(src);
   T* out = static_cast<T*>(dst);
+  const bool streaming = stores == Stores::kStreaming && is_vector_aligned(dst);
   for (; count >= kBlockElems; count -= kBlockElems) {
-    store_block(in, out, stores);
+    if (streaming) {
+      stream_block(in, out);
+    } else {
+      __builtin_memcpy(out, in, kBlockElems * sizeof(T));
+    }
     in += kBlockElems;
     out += kBlockElems;
   }
