@@ -1,4 +1,4 @@
-"""Builds the arguments of the cache writers: awkward values, slots in runs and alone, page views."""
+"""Arguments of the cache writers: awkward values, slots in runs and alone, views of pages."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from registry import Args
 from torch import Tensor
+
+from registry import Args
 
 WRITER_DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 _POISON_BYTE = 0x7F

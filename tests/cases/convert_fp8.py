@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
+from torch import Tensor
+
 from cache.inputs import WRITER_DTYPES, awkward, change, freed, poisoned
 from registry import Args, OpCase, Refusal, Sample
-from torch import Tensor
 
 View = Callable[[Tensor], Tensor]
 

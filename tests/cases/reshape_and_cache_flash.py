@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
+
 from cache.inputs import (
     WRITER_DTYPES,
     awkward,
@@ -18,7 +20,6 @@ from cache.inputs import (
     slots_in_runs,
 )
 from registry import Args, OpCase, Refusal, Sample
-from torch import Tensor
 
 
 def _sample(

@@ -13,11 +13,11 @@ namespace kvops {
 namespace {
 
 constexpr Kernel kCpuKernels[] = {
-    {"concat_and_cache_mla", TORCH_BOX(&cpu::concat_and_cache_mla)},
-    {"concat_and_cache_mla_rope_fused", TORCH_BOX(&cpu::concat_and_cache_mla_rope_fused)},
     {"reshape_and_cache", TORCH_BOX(&cpu::reshape_and_cache)},
     {"reshape_and_cache_flash", TORCH_BOX(&cpu::reshape_and_cache_flash)},
     {"convert_fp8", TORCH_BOX(&cpu::convert_fp8)},
+    {"concat_and_cache_mla", TORCH_BOX(&cpu::concat_and_cache_mla)},
+    {"concat_and_cache_mla_rope_fused", TORCH_BOX(&cpu::concat_and_cache_mla_rope_fused)},
     {"concat_mla_q", TORCH_BOX(&cpu::concat_mla_q)},
     {"indexer_k_quant_and_cache", TORCH_BOX(&cpu::indexer_k_quant_and_cache)},
     {"gather_and_maybe_dequant_cache", TORCH_BOX(&cpu::gather_and_maybe_dequant_cache)},
