@@ -59,21 +59,20 @@ def cache_dtype(kind: str, dtype: torch.dtype) -> torch.dtype:
 def heads_of(
     rows: int, heads: int, sizes: tuple[int, int], values: Callable[..., Tensor], fused: bool
 ) -> tuple[Tensor, Tensor]:
-    """key and value; `fused`: each head's parts lie side by side, in rows with room to spare."""
+    """key and value; `fused`: parts of the same rows, which hold more than that."""
     if not fused:
         return values([rows, heads, sizes[0]]), values([rows, heads, sizes[1]])
     parts = values([rows, heads + 1, sum(sizes) + 3])[:, 1:]
     return parts[..., : sizes[0]], parts[..., sizes[0] : sum(sizes)]
 
 
-def packed_pages(
-    num_blocks: int, shapes: Sequence[Sequence[int]], dtype: torch.dtype, device: torch.device
-) -> list[Tensor]:
-    """[num_blocks, *shape] for each shape, in pages that hold all of them and a gap."""
-    counts = [torch.Size(shape).numel() for shape in shapes]
-    pages = poisoned([num_blocks, sum(counts) + 64], dtype).to(device)
-    parts = pages[:, : sum(counts)].split(counts, dim=1)
-    return [part.unflatten(1, list(shape)) for part, shape in zip(parts, shapes, strict=True)]
+def padded_pages(
+    num_blocks: int, shape: Sequence[int], dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """[num_blocks, *shape] in larger pages, whose other bytes belong to somebody else."""
+    count = torch.Size(shape).numel()
+    pages = poisoned([num_blocks, 16 + count + 48], dtype).to(device)
+    return pages[:, 16 : 16 + count].unflatten(1, list(shape))
 
 
 def change(**edits: Callable[[Any], Any]) -> Callable[[Args], None]:

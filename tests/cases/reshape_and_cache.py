@@ -1,4 +1,4 @@
-"""Cases of reshape_and_cache: every dtype and kind, odd sizes and x, fused inputs, packed pages."""
+"""Cases of reshape_and_cache: every dtype and kind, odd sizes and x, fused inputs, page gaps."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cache.inputs import (
     freed,
     heads_of,
     innermost,
-    packed_pages,
+    padded_pages,
     poisoned,
     scattered_slots,
     slots_in_runs,
@@ -35,7 +35,11 @@ def _sample(
     scattered: bool = False,
     stored: torch.dtype | None = None,
 ) -> Sample:
-    """`views`: key and value are parts of fused rows, both caches parts of the same pages."""
+    """`views`: key and value are parts of the same rows, caches are parts of larger pages.
+
+    Caches do not share pages: no compiler of torch 2.13 handles two written views of one storage
+    with dynamic sizes, whatever the operator.
+    """
 
     def make(device: torch.device, generator: torch.Generator) -> Args:
         def values(shape: list[int]) -> Tensor:
@@ -45,12 +49,12 @@ def _sample(
         unit = x or 16 // element.itemsize
         num_blocks = -(-tokens // block_size) + 2
         shapes = [[heads, head_size // unit, block_size, unit], [heads, head_size, block_size]]
-        if views:
-            key_cache, value_cache = packed_pages(num_blocks, shapes, element, device)
-        else:
-            key_cache, value_cache = (
-                poisoned([num_blocks, *shape], element).to(device) for shape in shapes
-            )
+        key_cache, value_cache = (
+            padded_pages(num_blocks, shape, element, device)
+            if views
+            else poisoned([num_blocks, *shape], element).to(device)
+            for shape in shapes
+        )
         # Two rows more than there are tokens, as in a padded batch.
         key, value = heads_of(tokens + 2, heads, (head_size, head_size), values, fused=views)
         choose = scattered_slots if scattered else slots_in_runs

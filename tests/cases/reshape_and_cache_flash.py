@@ -1,4 +1,4 @@
-"""Cases of reshape_and_cache_flash: NHD, HND and packed pages, scales per head, value sizes."""
+"""Cases of reshape_and_cache_flash: NHD, HND and padded pages, scales per head, value sizes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cache.inputs import (
     freed,
     heads_of,
     innermost,
-    packed_pages,
+    padded_pages,
     poisoned,
     scattered_slots,
     slots_in_runs,
@@ -36,7 +36,7 @@ def _sample(
     scattered: bool = False,
     stored: torch.dtype | None = None,
 ) -> Sample:
-    """`views`: key and value are parts of fused rows, both caches parts of the same pages."""
+    """`views`: key and value are parts of the same rows, caches are parts of larger pages."""
 
     def make(device: torch.device, generator: torch.Generator) -> Args:
         def values(shape: list[int]) -> Tensor:
@@ -46,10 +46,12 @@ def _sample(
         num_blocks = -(-tokens // block_size) + 2
         inner = [heads, block_size] if layout == "HND" else [block_size, heads]
         shapes = [[*inner, size] for size in sizes]
-        if views:
-            caches = packed_pages(num_blocks, shapes, element, device)
-        else:
-            caches = [poisoned([num_blocks, *shape], element).to(device) for shape in shapes]
+        caches = [
+            padded_pages(num_blocks, shape, element, device)
+            if views
+            else poisoned([num_blocks, *shape], element).to(device)
+            for shape in shapes
+        ]
         if layout == "HND":
             caches = [cache.transpose(1, 2) for cache in caches]
         key, value = heads_of(tokens + 2, heads, sizes, values, fused=views)
