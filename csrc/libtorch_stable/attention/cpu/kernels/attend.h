@@ -119,12 +119,11 @@ void unit_logits(const PagedAttentionParams& p, int64_t seq, const Unit& unit, W
   }
 }
 
-// Dimensions of a tile: enough sums for the multiply-add units, and for sum_runs to be full.
-template <int kWidth, int kHeads>
-constexpr int kTileDims = kWidth == 16 ? (kHeads >= 3 ? 4 : 8)
-                                       : (kHeads >= 3   ? 2
-                                          : kHeads == 2 ? 4
-                                                        : 8);
+// Dimensions of a tile: as many sums as keep the multiply-add units busy, within the registers.
+constexpr int tile_dims(int heads) {
+  constexpr int kScale = kLanes == 16 ? 2 : 1;
+  return heads == 1 ? 8 : heads == 2 ? 4 * kScale : 2 * kScale;
+}
 
 // next_keys: keys of the KV head that comes next, null if it is the same one or there is none.
 template <class T, int kWidth>
@@ -132,7 +131,7 @@ void unit_values(const PagedAttentionParams& p, const Unit& unit, const Workspac
                  const T* next_keys, float* weighted_values) {
   const T* values = static_cast<const T*>(p.value_cache) + unit.kv_head * p.value_head_stride;
   for_head_tiles(unit.heads, [&]<int kHeads>(int64_t first) {
-    constexpr int kDims = kTileDims<kWidth, kHeads>;
+    constexpr int kDims = tile_dims(kHeads);
     for (int64_t dim = 0; dim < p.head_size; dim += kDims) {
       const int64_t offset = dim * p.block_size;
       const ValuesTile<T> tile = {

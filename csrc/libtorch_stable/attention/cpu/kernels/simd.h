@@ -1,6 +1,6 @@
 // Vectors of floats for the attention kernels: GCC/Clang vector extensions, 4 to 16 lanes.
 // Included by kernel files only, so it is compiled once per SIMD level; nothing is exported.
-// Intrinsics appear only where the extensions cannot say it (half to float).
+// Intrinsics appear only where the extensions cannot say it, or compilers do it badly.
 #pragma once
 
 #include <cstdint>
@@ -73,13 +73,6 @@ KVOPS_INLINE void prefetch(const void* from) {
 #pragma GCC unroll 16
   for (int64_t offset = 0; offset < kBytes; offset += kCacheLineBytes) {
     __builtin_prefetch(line + offset, 0, 2);
-  }
-}
-
-KVOPS_INLINE void prefetch(const void* from, int64_t bytes) {
-  const char* line = static_cast<const char*>(from);
-  for (int64_t offset = 0; offset < bytes; offset += kCacheLineBytes) {
-    prefetch<kCacheLineBytes>(line + offset);
   }
 }
 
@@ -217,13 +210,17 @@ KVOPS_INLINE Words<kCount> widen(HalfWords<kCount> narrow) {
   return __builtin_convertvector(narrow, Words<kCount>);
 }
 
-// Bytes become the upper or, sign-extended, the lower half of a half word.
+// Sign-extended.
 template <int kCount>
 KVOPS_INLINE HalfWords<kCount> widen_signed(Bytes<kCount> narrow) {
 #if defined(__AVX2__)
   if constexpr (kCount == 16) {
     return reinterpret_cast<HalfWords<kCount>>(
         _mm256_cvtepi8_epi16(reinterpret_cast<__m128i>(narrow)));
+  }
+  if constexpr (kCount == 8) {
+    const __m128i bytes = _mm_cvtsi64_si128(__builtin_bit_cast(int64_t, narrow));
+    return reinterpret_cast<HalfWords<kCount>>(_mm_cvtepi8_epi16(bytes));
   }
 #endif
   using SignedBytes = typename VectorOf<int8_t, kCount>::type;

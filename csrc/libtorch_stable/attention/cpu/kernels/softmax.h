@@ -32,11 +32,12 @@ inline void hide_outside(const Pages& pages, int64_t block_size, float* logits) 
   hide(logits, slots - block_size + pages.page[pages.count - 1].end, slots);
 }
 
-// alibi: distance of every slot to the newest token, as a float; null without a slope.
+// distances: of every slot to the newest token, not positive; null without ALiBi.
 inline SoftmaxState softmax_weights(const Pages& pages, int64_t block_size, float scale,
                                     float slope, const float* distances, float* logits) {
   using Vector = Floats<kLanes>;
   const int64_t slots = padded_slots(pages.count * block_size);
+  // The padding may hold anything: it is hidden afterwards.
   for (int64_t i = 0; i < slots; i += kLanes) {
     Vector logit = load<kLanes>(logits + i) * scale;
     if (distances != nullptr) logit += load<kLanes>(distances + i) * slope;
