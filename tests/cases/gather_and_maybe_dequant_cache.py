@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+
 from gather.edits import change, every_second, to_long
 from gather.paged import make_requests, packed_cache, poisoned, random_bits
 from registry import Args, OpCase, Refusal, Sample

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+
 from gather.edits import change
 from gather.paged import poisoned, random_bits
 from registry import Args, OpCase, Refusal, Sample

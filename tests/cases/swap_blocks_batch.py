@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
+from torch import Tensor
+
 from gather.edits import change, every_second
 from gather.paged import poisoned, random_bits
 from registry import Args, OpCase, Refusal, Sample
-from torch import Tensor
 
 _POOL_BYTES = 4096
 

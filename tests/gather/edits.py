@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from registry import Args
 from torch import Tensor
+
+from registry import Args
 
 
 def change(name: str, edit: Callable[[Any], Any]) -> Callable[[Args], None]:
