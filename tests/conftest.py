@@ -13,6 +13,10 @@ import hypothesis
 import pytest
 import torch
 
+import kvops
+from golden_calls import GoldenCall
+from registry import OpCase
+
 _PROFILE = "ci" if os.environ.get("CI") else "default"
 
 # Deadlines measure the machine. In CI a run must repeat on the next commit, and a failure must say
@@ -33,3 +37,26 @@ def pytest_report_header(config: pytest.Config) -> str:
 def _seed(request: pytest.FixtureRequest) -> None:
     """The same random numbers in every run of a test, whichever tests ran before it."""
     torch.manual_seed(zlib.crc32(request.node.nodeid.encode()))
+
+
+def _operator_under_test(request: pytest.FixtureRequest) -> str | None:
+    """The operator that a test is about: of its case, its recorded call, or its file's name."""
+    parameters = getattr(getattr(request.node, "callspec", None), "params", {})
+    for value in parameters.values():
+        if isinstance(value, OpCase):
+            return value.name
+        if isinstance(value, GoldenCall):
+            return value.op
+    return request.path.stem.removeprefix("test_")
+
+
+@pytest.fixture(autouse=True)
+def _cuda_kernel_exists(request: pytest.FixtureRequest) -> None:
+    """On a GPU, pass over operators that this build has no CUDA kernel for, and say so."""
+    parameters = getattr(getattr(request.node, "callspec", None), "params", {})
+    if parameters.get("device") != "cuda" or os.environ.get("KVOPS_REQUIRE_CUDA") == "1":
+        return
+    name = _operator_under_test(request)
+    operators = kvops.info()["operators"]
+    if name in operators["CPU"] and name not in operators["CUDA"]:
+        pytest.skip(f"this build has no CUDA kernel of {name}")
