@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any
 
 _DYNAMO = "torch._dynamo"
+_REASON = "it copies between raw addresses, and a compiled graph cannot see the memory there"
 _kept_out: list[Any] = []
 
 
@@ -34,6 +35,10 @@ def _tell_dynamo() -> None:
 
     for operator in _kept_out:
         torch._dynamo.disallow_in_graph(operator)
+        # What torch.compiler.disable() leaves on functions. Without it dynamo breaks the graph as
+        # well, but warns that it knows no such builtin and asks for a bug report.
+        operator._torchdynamo_disable = True
+        operator._torchdynamo_disable_msg = _REASON
 
 
 class _OnDynamoImport(MetaPathFinder):

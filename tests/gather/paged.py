@@ -63,6 +63,16 @@ def make_requests(
     )
 
 
+def paged(tokens: Sequence[Tensor], requests: Requests, block_size: int) -> Tensor:
+    """A cache that holds `tokens[b]` ([length, *entry]) as the positions 0, 1, ... of request b."""
+    shape = [requests.num_blocks, block_size, *tokens[0].shape[1:]]
+    cache = poisoned(shape, tokens[0].dtype)
+    for table, entries in zip(requests.block_table, tokens, strict=True):
+        for position, entry in enumerate(entries):
+            cache[table[position // block_size], position % block_size] = entry
+    return cache
+
+
 def random_bits(shape: Sequence[int], dtype: torch.dtype, generator: torch.Generator) -> Tensor:
     """Any bits: all NaNs, infinities and subnormals of a dtype are among them."""
     *outer, inner = shape
