@@ -35,6 +35,13 @@ def test_pairs_take_effect_in_order(pairs: list[tuple[int, int]], within_one: bo
     assert torch.equal(*results)
 
 
+def test_a_long_chain_carries_one_block_through() -> None:
+    """Every target is written once, but read by the next pair: no two threads may share this."""
+    blocks = pool(0)
+    kvops.swap_blocks(blocks, blocks, BLOCK_BYTES, torch.tensor([[i, i + 1] for i in range(23)]))
+    assert torch.equal(blocks, pool(0)[:1].expand(BLOCKS, -1))
+
+
 @given(st.permutations(range(BLOCKS)), st.permutations(range(BLOCKS)))
 def test_out_and_in_again_is_identity(order: list[int], places: list[int]) -> None:
     device, host, back = pool(0), pool(1), pool(2)

@@ -51,6 +51,23 @@ def test_entries_take_effect_in_order(copies: list[tuple[int, int, int]], within
     assert torch.equal(*results)
 
 
+def test_a_long_chain_carries_one_range_through() -> None:
+    """Every target is written once, but read by the next entry: no two threads may share this."""
+    memory, size = pool(0, 40 * 80_000), 80_000
+    chain = [(i * size, (i + 1) * size, size) for i in range(39)]
+    kvops.swap_blocks_batch(*tables(memory, memory, chain))
+    assert torch.equal(memory.view(40, size), pool(0, 40 * 80_000)[:size].expand(40, -1))
+
+
+@pytest.mark.parametrize("shift", [-100, -1, 1, 100])
+def test_a_large_copy_onto_itself(shift: int) -> None:
+    memory, size = pool(0), POOL_BYTES - 200
+    kvops.swap_blocks_batch(*tables(memory, memory, [(100, 100 + shift, size)]))
+    expected = pool(0)
+    expected[100 + shift : 100 + shift + size] = pool(0)[100 : 100 + size]
+    assert torch.equal(memory, expected)
+
+
 @given(st.lists(st.integers(0, 400_000), min_size=8, max_size=40), st.randoms())
 def test_sizes_that_differ(sizes: list[int], random: Random) -> None:
     """Disjoint copies of any sizes, in any order: threads share them by bytes."""
