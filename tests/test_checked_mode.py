@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +11,7 @@ import kvops
 from bad_slot import MESSAGE, write_out_of_range
 from devices import DEVICES
 from registry import OpCase, Sample
+from subprocesses import run_python
 from support import assert_same_outcome, by_operator, make_call, reference_outcome, sample_params
 
 
@@ -49,18 +48,14 @@ def test_nests() -> None:
 @pytest.mark.parametrize(
     ("value", "is_on"), [("1", True), ("0", False), ("", False), (None, False)]
 )
-def test_environment(value: str | None, is_on: bool) -> None:
-    environment = {k: v for k, v in os.environ.items() if k != "KVOPS_CHECKED"}
-    if value is not None:
-        environment["KVOPS_CHECKED"] = value
+def test_environment(value: str | None, is_on: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KVOPS_CHECKED", raising=False)
     code = (
         "from concurrent.futures import ThreadPoolExecutor as Pool\n"
         "from bad_slot import write_out_of_range\n"
         "Pool().submit(write_out_of_range).result()"
     )
-    environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
-    run = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True
-    )
+    environment = {} if value is None else {"KVOPS_CHECKED": value}
+    run = run_python(code, path=(Path(__file__).parent,), **environment)
     assert run.returncode == (1 if is_on else 0), run.stderr
     assert re.search(MESSAGE, run.stderr) is not None or not is_on
