@@ -22,4 +22,10 @@ CacheWriter reshape_and_cache_flash;
 ConvertFp8 convert_fp8;
 }  // namespace cpu
 
+namespace cuda {
+CacheWriter reshape_and_cache;
+CacheWriter reshape_and_cache_flash;
+ConvertFp8 convert_fp8;
+}  // namespace cuda
+
 }  // namespace kvops

@@ -13,8 +13,6 @@ namespace kvops {
 bool checked_mode();
 void set_checked_mode(bool on);
 
-namespace cpu {
-
 // In checked mode: every values[i] must be in [low, high), else a RuntimeError names index and
 // value. Does nothing otherwise.
 template <class Int>
@@ -35,5 +33,4 @@ inline void check_slots(Arg arg, const int64_t* slots, int64_t count, int64_t nu
   check_index_values(arg, slots, count, -1, num_slots);
 }
 
-}  // namespace cpu
 }  // namespace kvops

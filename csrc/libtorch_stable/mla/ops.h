@@ -30,7 +30,10 @@ IndexerKQuantAndCache indexer_k_quant_and_cache;
 }  // namespace cpu
 
 namespace cuda {
+ConcatAndCacheMla concat_and_cache_mla;
+ConcatAndCacheMlaRopeFused concat_and_cache_mla_rope_fused;
 ConcatMlaQ concat_mla_q;
+IndexerKQuantAndCache indexer_k_quant_and_cache;
 }  // namespace cuda
 
 }  // namespace kvops

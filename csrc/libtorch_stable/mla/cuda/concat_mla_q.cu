@@ -9,8 +9,8 @@ namespace kvops::cuda {
 
 void concat_mla_q(const Tensor& ql_nope, const Tensor& q_pe, Tensor& q_out) {
   const ConcatMlaQParams params = validate_concat_mla_q(ql_nope, q_pe, q_out);
-  const CudaContext context(ql_nope);
-  check_launch("concat_mla_q", kernels::launch_concat_mla_q(params, context.stream()));
+  const CudaContext context("concat_mla_q", ql_nope);
+  context.check(kernels::launch_concat_mla_q(params, context.stream()));
 }
 
 }  // namespace kvops::cuda

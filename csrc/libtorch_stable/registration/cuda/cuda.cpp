@@ -6,10 +6,16 @@
 #include <cstring>
 #include <exception>
 
+#include "attention/ops.h"
+#include "cache/ops.h"
+#include "common/cuda/driver.h"
+#include "common/cuda/skip_record.h"
 #include "common/host_api.h"
+#include "gather/ops.h"
 #include "mla/ops.h"
 #include "registration/kernel_list.h"
 #include "registration/schemas.h"
+#include "swap/ops.h"
 
 #define KVOPS_EXPORT extern "C" __attribute__((visibility("default")))
 
@@ -17,7 +23,17 @@ namespace kvops {
 namespace {
 
 constexpr Kernel kCudaKernels[] = {
+    // ---- cache
+
+    // ---- mla
     {"concat_mla_q", TORCH_BOX(&cuda::concat_mla_q)},
+
+    // ---- gather
+
+    // ---- attention
+
+    // ---- swap
+
 };
 
 const HostApi* host_api = nullptr;
@@ -35,9 +51,28 @@ STABLE_TORCH_LIBRARY_IMPL(kvops, CUDA, m) {
 KVOPS_EXPORT void kvops_cuda_attach(const kvops::HostApi* api) { kvops::host_api = api; }
 KVOPS_EXPORT const char* kvops_cuda_version() { return KVOPS_VERSION; }
 KVOPS_EXPORT const char* kvops_cuda_build() { return KVOPS_CUDA_BUILD; }
-KVOPS_EXPORT int kvops_cuda_runtime_version() {
-  int version = 0;
-  return cudaRuntimeGetVersion(&version) == cudaSuccess ? version : 0;
+// Empty, or one sentence on why no CUDA operator can run with the driver of this machine.
+KVOPS_EXPORT const char* kvops_cuda_driver_problem() {
+  return kvops::cuda::driver_problem().c_str();
+}
+
+// The skip record of a device: 1 if there is one, 0 if nothing was skipped, -1 if it is unreadable.
+KVOPS_EXPORT int kvops_cuda_skipped(int device, kvops::SkipRecord* record) {
+  try {
+    *record = kvops::cuda::read_skip_record(device);
+    return record->state == 2u ? 1 : 0;
+  } catch (const std::exception&) {
+    return -1;
+  }
+}
+
+KVOPS_EXPORT int kvops_cuda_clear_skipped(int device) {
+  try {
+    kvops::cuda::clear_skip_record(device);
+    return 0;
+  } catch (const std::exception&) {
+    return -1;
+  }
 }
 
 // Adds the CUDA kernel to a vLLM name whose schema _C has defined; 0 if there is no such kernel.

@@ -1,0 +1,46 @@
+// Device, stream and errors of a CUDA call. See context.h.
+#include "common/cuda/context.h"
+
+#include <stdexcept>
+#include <string>
+
+#include "common/cuda/driver.h"
+#include "common/cuda/skip_record.h"
+
+namespace kvops::cuda {
+namespace {
+
+[[noreturn]] void fail(const char* op, const std::string& what) {
+  throw std::runtime_error(std::string("kvops::") + op + ": " + what);
+}
+
+}  // namespace
+
+CudaContext::CudaContext(const char* op, const Tensor& tensor)
+    : op_(op), device_(tensor.get_device_index()) {
+  if (!driver_problem().empty()) fail(op, driver_problem());
+  if (aoti_torch_create_cuda_guard(device_, &guard_) != AOTI_TORCH_SUCCESS) {
+    fail(op, "torch could not switch to cuda:" + std::to_string(device_));
+  }
+  void* stream = nullptr;
+  if (aoti_torch_get_current_cuda_stream(device_, &stream) != AOTI_TORCH_SUCCESS) {
+    aoti_torch_delete_cuda_guard(guard_);
+    fail(op, "torch has no current stream of cuda:" + std::to_string(device_));
+  }
+  stream_ = static_cast<cudaStream_t>(stream);
+}
+
+CudaContext::~CudaContext() { aoti_torch_delete_cuda_guard(guard_); }
+
+SkipReport CudaContext::skips(const char* argument) const {
+  return {.record = skip_record(device_), .op = op_, .argument = argument};
+}
+
+void CudaContext::check(cudaError_t error, const char* what) const {
+  if (error == cudaSuccess) return;
+  // Ours only: torch's runtime is another one and has its own last error.
+  cudaGetLastError();
+  fail(op_, std::string("CUDA ") + what + " failed: " + cudaGetErrorString(error));
+}
+
+}  // namespace kvops::cuda
