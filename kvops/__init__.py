@@ -7,6 +7,7 @@ see `register_vllm_names`).
 
 from ._checked import checked
 from ._native import OPERATORS as _OPERATORS  # first: it says what is wrong if anything is
+from ._skipped import Skipped, clear_skipped, skipped
 from ._vllm_names import register_vllm_names
 from .attention import merge_attn_states, paged_attention_v1, paged_attention_v2
 from .cache import convert_fp8, reshape_and_cache, reshape_and_cache_flash
@@ -42,7 +43,9 @@ _register()
 __version__ = version()
 
 __all__ = [
+    "Skipped",
     "checked",
+    "clear_skipped",
     "concat_and_cache_mla",
     "concat_and_cache_mla_rope_fused",
     "concat_mla_q",
@@ -59,6 +62,7 @@ __all__ = [
     "register_vllm_names",
     "reshape_and_cache",
     "reshape_and_cache_flash",
+    "skipped",
     "swap_blocks",
     "swap_blocks_batch",
 ]

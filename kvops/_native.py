@@ -120,13 +120,16 @@ def _load_cuda(cpu: ctypes.CDLL) -> tuple[ctypes.CDLL | None, str | None]:
     if isinstance(cuda, str):
         warnings.warn(f"kvops: {cuda}; only CPU tensors work", RuntimeWarning, stacklevel=2)
         return None, cuda
-    for name in ("kvops_cuda_version", "kvops_cuda_build"):
+    for name in ("kvops_cuda_version", "kvops_cuda_build", "kvops_cuda_driver_problem"):
         getattr(cuda, name).restype = ctypes.c_char_p
     if cuda.kvops_cuda_version() != cpu.kvops_version():
         return None, "_C_cuda.abi3.so and _C.abi3.so are of different builds: reinstall kvops"
     cuda.kvops_cuda_attach.argtypes = [ctypes.c_void_p]
     cuda.kvops_cuda_attach.restype = None
     cuda.kvops_cuda_claim_vllm_name.argtypes = [ctypes.c_char_p]
+    cuda.kvops_cuda_claim_device_query.argtypes = [ctypes.c_char_p]
+    cuda.kvops_cuda_skipped.argtypes = [ctypes.c_int, ctypes.c_void_p]
+    cuda.kvops_cuda_clear_skipped.argtypes = [ctypes.c_int]
     cuda.kvops_cuda_attach(cpu.kvops_host_api())
     return cuda, None
 
@@ -147,3 +150,9 @@ def _declare_cpu_functions(cpu: ctypes.CDLL) -> None:
 
 libraries = load()
 OPERATORS = operators(libraries.cpu)
+# Without tensors, without a CPU kernel, and only under vLLM's names.
+DEVICE_QUERIES = [
+    Operator(name, "_C_cuda_utils")
+    for name in ("get_device_attribute", "get_max_shared_memory_per_block_device_attribute")
+    if libraries.cuda is not None
+]

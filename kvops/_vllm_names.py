@@ -23,11 +23,14 @@ import torch
 
 from . import _fakes
 from ._graphs import keep_out_of_graphs
-from ._native import OPERATORS, Operator, libraries
+from ._native import DEVICE_QUERIES, OPERATORS, Operator, libraries
 
 # Distributions that define operators under these names when they are imported.
 OWNERS = ("vllm", "sgl-kernel")
 UNTRACEABLE = ("swap_blocks_batch",)
+
+# Every name of vLLM's that kvops can hold.
+NAMES = [*OPERATORS, *DEVICE_QUERIES]
 
 _lock = threading.RLock()
 _claimed: dict[str, Operator] = {}
@@ -59,8 +62,8 @@ def register_vllm_names() -> list[str]:
     A library that defines the same names later ends the process: claim them only if none will.
     """
     with _lock:
-        _warn_of_foreign(OPERATORS)
-        for operator in OPERATORS:
+        _warn_of_foreign(NAMES)
+        for operator in NAMES:
             if not _is_defined(operator):
                 _claim(operator)
     return claimed()
@@ -76,8 +79,8 @@ def set_up() -> None:
         warnings.warn(f"KVOPS_VLLM_NAMES must be 0, 1 or unset, got {wish!r}", stacklevel=3)
     if wish == "0" or installed_owner() is not None:
         return
-    _warn_of_foreign(OPERATORS)
-    for namespace in dict.fromkeys(operator.vllm_namespace for operator in OPERATORS):
+    _warn_of_foreign(NAMES)
+    for namespace in dict.fromkeys(operator.vllm_namespace for operator in NAMES):
         _claim_on_first_look(namespace)
 
 
@@ -87,7 +90,7 @@ def _claim_on_first_look(namespace: str) -> None:
     The namespace object is a module, and a module's own `__getattr__` (PEP 562) is asked before
     torch's look-up fails. Once claimed, torch caches the operator and the hook is not asked again.
     """
-    by_name = {op.name: op for op in OPERATORS if op.vllm_namespace == namespace}
+    by_name = {op.name: op for op in NAMES if op.vllm_namespace == namespace}
     operators = getattr(torch.ops, namespace)
 
     def claim_if_ours(name: str) -> object:
@@ -114,6 +117,10 @@ def _is_defined(operator: Operator) -> bool:
 
 def _claim(operator: Operator) -> None:
     name = operator.name.encode()
+    if operator in DEVICE_QUERIES:
+        if libraries.cuda is not None and libraries.cuda.kvops_cuda_claim_device_query(name):
+            _claimed[f"{operator.vllm_namespace}::{operator.name}"] = operator
+        return
     if not libraries.cpu.kvops_claim_vllm_name(name):
         return
     if libraries.cuda is not None:

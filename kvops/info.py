@@ -50,7 +50,14 @@ def _operators_on(device: str) -> list[str]:
 
 
 def _driver() -> str:
-    """The newest CUDA version the driver supports; asks the driver without initialising it."""
+    """The newest CUDA version the driver supports, and whether that is enough for our kernels.
+
+    Asks the driver without initialising it.
+    """
+    if libraries.cuda is not None:
+        problem = libraries.cuda.kvops_cuda_driver_problem().decode()
+        if problem:
+            return problem
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:

@@ -1,6 +1,6 @@
-// Checked mode on CUDA: index values, copied to the host so that the same checks serve both devices.
-// Used by thin CUDA operators only where checked_mode() is on: the copy waits for the stream.
-// Raises under graph capture, where nothing can be waited for.
+// Checked mode on CUDA: index values, copied to the host so that the same checks serve both
+// devices. Used by thin CUDA operators only where checked_mode() is on: the copy waits for the
+// stream. Raises under graph capture, where nothing can be waited for.
 #pragma once
 
 #include <cstdint>

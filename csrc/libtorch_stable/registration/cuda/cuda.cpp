@@ -13,6 +13,7 @@
 #include "common/host_api.h"
 #include "gather/ops.h"
 #include "mla/ops.h"
+#include "registration/cuda/device_queries.h"
 #include "registration/kernel_list.h"
 #include "registration/schemas.h"
 #include "swap/ops.h"
@@ -91,4 +92,9 @@ KVOPS_EXPORT int kvops_cuda_claim_vllm_name(const char* name) {
     }
   }
   return 0;
+}
+
+// Defines _C_cuda_utils::<name>; 0 if there is no such query.
+KVOPS_EXPORT int kvops_cuda_claim_device_query(const char* name) {
+  return kvops::cuda::claim_device_query(name) ? 1 : 0;
 }

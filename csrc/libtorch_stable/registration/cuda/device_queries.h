@@ -1,0 +1,11 @@
+// Questions about a device that vLLM registers as operators: _C_cuda_utils::<query>.
+// They take no tensor, exist only with CUDA, and only under vLLM's names.
+// Defined when kvops/_vllm_names.py claims the name; see vllm_names.cpp for why not earlier.
+#pragma once
+
+namespace kvops::cuda {
+
+// Defines one of them; false if there is no such query or torch refused it.
+bool claim_device_query(const char* name);
+
+}  // namespace kvops::cuda
