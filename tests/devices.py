@@ -1,4 +1,4 @@
-"""Devices that tests run on: parametrise with ``DEVICES``.
+"""Devices that tests run on: parametrise with ``DEVICES``, or with ``CUDA`` for GPUs alone.
 
 CUDA cases are skipped where there is no CUDA device, but with ``KVOPS_REQUIRE_CUDA=1`` they run and
 fail there: a GPU test machine that lost its GPU must not be green.
@@ -13,8 +13,7 @@ import torch
 
 _CUDA_REQUIRED = os.environ.get("KVOPS_REQUIRE_CUDA") == "1"
 
-DEVICES = [
-    pytest.param("cpu", id="cpu"),
+CUDA = [
     pytest.param(
         "cuda",
         id="cuda",
@@ -24,3 +23,9 @@ DEVICES = [
         ),
     ),
 ]
+DEVICES = [pytest.param("cpu", id="cpu"), *CUDA]
+
+# Most GPU machines have one: not having two is never a failure.
+needs_two_gpus = pytest.mark.skipif(
+    torch.cuda.device_count() < 2, reason="this machine has fewer than two CUDA devices"
+)

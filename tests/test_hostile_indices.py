@@ -14,12 +14,12 @@ from torch import Tensor
 
 import kvops
 from devices import DEVICES
+from hostile import PLACES, hostile_values, index_arguments, index_of, with_value
 from registry import OpCase, Sample
 from support import (
     Call,
     assert_same_outcome,
     by_operator,
-    copy_call,
     kinds,
     make_call,
     reference_outcome,
@@ -29,36 +29,16 @@ from support import (
 from tensor_bytes import byte_view
 
 pytestmark = [
-    pytest.mark.parametrize("place", ["first", "middle", "last"]),
+    pytest.mark.parametrize("place", PLACES),
     pytest.mark.parametrize(
         ("case", "sample", "name"),
         [
             pytest.param(*param.values, name, id=f"{param.id}-{name}")
             for param in sample_params(kinds)
-            for name in param.values[0].hostile
-            if make_call(*param.values, "cpu").args.get(name) is not None
+            for name in index_arguments(make_call(*param.values, "cpu"))
         ],
     ),
 ]
-
-
-def index_of(tensor: Tensor, place: str) -> tuple[int, ...]:
-    flat = {"first": 0, "middle": tensor.numel() // 2, "last": tensor.numel() - 1}[place]
-    return tuple(int(i) for i in torch.unravel_index(torch.tensor(flat), tensor.shape))
-
-
-def hostile_values(case: OpCase, call: Call, name: str) -> list[int]:
-    """Values that are out of range for an argument, some as extreme as its dtype allows."""
-    limits = torch.iinfo(call.args[name].dtype)
-    limit = case.hostile[name](call.args)
-    values = {limits.min, -2, -1, limit, limit + 1, 2**31 - 1, 2**40, limits.max}
-    return sorted(value for value in values if value <= limits.max)
-
-
-def with_value(call: Call, name: str, index: tuple[int, ...], value: int) -> Call:
-    changed = copy_call(call)
-    changed.args[name][index] = value
-    return changed
 
 
 def matters(call: Call, name: str, index: tuple[int, ...], value: int) -> bool:

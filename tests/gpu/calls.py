@@ -1,0 +1,65 @@
+"""What tests on a GPU do with calls: other content in the same memory, other streams, capture."""
+
+from __future__ import annotations
+
+import zlib
+
+import torch
+
+from registry import OpCase, Sample
+from support import Call, by_operator, guard
+
+# Read by the host before the call returns, whatever device the memory is on.
+_HOST_TABLES = {"block_mapping", "src_ptrs", "dst_ptrs", "sizes"}
+_LENGTHS = ("seq_lens", "cu_seq_lens", "workspace_starts")
+CAPTURE_MODES = ("global", "thread_local", "relaxed")
+
+
+def variant(case: OpCase, sample: Sample, device: str, seed: int) -> Call:
+    """A call of the same shapes as the sample's, with other content."""
+    generator = torch.Generator().manual_seed(
+        zlib.crc32(f"{case.name}-{sample.id}-{seed}".encode())
+    )
+    return guard(case, sample.make(torch.device(device), generator))
+
+
+def refill(call: Call, other: Call) -> None:
+    """Put the bytes of another call of the same shapes into this one's memory."""
+    for mine, theirs in zip(call.buffers, other.buffers, strict=True):
+        if not mine.is_address_table:
+            mine.content.copy_(theirs.content)
+
+
+def halve_lengths(call: Call) -> None:
+    """Let sequences end earlier, in place. What other indices say of the rest is out of range."""
+    for name in _LENGTHS:
+        if name in call.args:
+            call.args[name].div_(2, rounding_mode="floor")
+
+
+def is_on_device_only(call: Call) -> bool:
+    """Whether all memory that the operator reads and writes in stream order is on a GPU."""
+    return all(
+        buffer.content.is_cuda or _HOST_TABLES.issuperset(buffer.arguments)
+        for buffer in call.buffers
+    )
+
+
+def uses_device(call: Call) -> bool:
+    """Whether any memory is on a GPU: copies from host to host happen at once, on the host."""
+    return any(buffer.content.is_cuda for buffer in call.buffers)
+
+
+def capture(call: Call, mode: str = "global") -> torch.cuda.CUDAGraph:
+    """A graph of one call, captured on a stream of its own."""
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, capture_error_mode=mode):
+        by_operator(call)
+    return graph
+
+
+def rounds(case: OpCase, sample: Sample, device: str) -> list[Call]:
+    """Contents for replays of one captured call: other values and indices, then shorter ones."""
+    found = [variant(case, sample, device, seed) for seed in range(3)]
+    halve_lengths(found[-1])
+    return found
