@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import secrets
 import zlib
 
 # Read when torch loads OpenMP. Workers of pytest-xdist share the cores: a thread that has nothing
 # to do must not spin on one.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+# Of tests whose inputs are new in every run; workers of pytest-xdist inherit it.
+os.environ.setdefault("KVOPS_SEED", str(secrets.randbelow(2**32)))
 
 import hypothesis
 import pytest
@@ -30,7 +34,8 @@ torch.set_num_threads(2)
 
 
 def pytest_report_header(config: pytest.Config) -> str:
-    return f"torch {torch.__version__}, hypothesis profile {_PROFILE}"
+    seed = os.environ["KVOPS_SEED"]
+    return f"torch {torch.__version__}, hypothesis profile {_PROFILE}, KVOPS_SEED={seed}"
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,41 @@
+"""Calls every kernel of every operator, with small shapes, and compares with the reference.
+
+    python tests/cuda/every_kernel.py [--device cpu]
+
+Meant for compute-sanitizer (tools/gpu_check.py runs it), so every tensor has an allocation of its
+own. Prints a line per operator; ends with an error if anything is wrong.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # tests/
+
+from gpu.plain_calls import device_of_script, plain_call, wait
+from registry import OpCase
+from support import CASES, assert_same_outcome, by_operator, guard, reference_outcome
+
+
+def run(case: OpCase, device: str) -> int:
+    """Every sample, as it is and at addresses that allow no wide access; how many calls."""
+    for sample in case.samples:
+        by_operator(plain_call(case, sample, device))
+        wait(device)
+        call = guard(case, plain_call(case, sample, device).args, misaligned=True)
+        expected = reference_outcome(call)
+        by_operator(call)
+        wait(device)
+        assert_same_outcome(call, expected)
+    return 2 * len(case.samples)
+
+
+def main() -> None:
+    device = device_of_script(__doc__.splitlines()[0])
+    for case in CASES.values():
+        print(f"{case.name}: {run(case, device)} calls", flush=True)
+
+
+if __name__ == "__main__":
+    main()
