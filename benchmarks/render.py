@@ -75,6 +75,70 @@ def cpu_details() -> str:
     return _cpu_table(detailed=True)
 
 
+def gpu_check() -> str:
+    """What `tools/gpu_check.py` found on each kind of GPU that it was run on."""
+    lines = ["| part | passed | failed | skipped | result |", "|---|---|---|---|---|"]
+    recorded = _read("gpu-check")
+    for name, part in recorded["parts"].items():
+        counts = [str(part.get(count, "")) for count in ("passed", "failed", "skipped")]
+        summary = "ok" if part["ok"] else "FAILED"
+        if "summary" in part:
+            summary += f": {part['summary']}"
+        lines.append("| " + " | ".join([name, *counts, summary]) + " |")
+    lines += [
+        "",
+        f"{recorded['gpu']}, driver {recorded['driver']}, torch {recorded['torch']}, Python"
+        f" {recorded['python']}, commit {recorded['commit'][:7]}, `{recorded['wheel']}` (sha256"
+        f" {recorded['wheel_sha256'][:12]}…).",
+    ]
+    return "\n".join(lines)
+
+
+def cuda_summary() -> str:
+    """One row per case: for the README."""
+    return _cuda_table(detailed=False)
+
+
+def cuda_details() -> str:
+    """Every column: for docs/performance.md."""
+    return _cuda_table(detailed=True)
+
+
+def _cuda_table(detailed: bool) -> str:
+    recorded = _read("cuda")
+    where, rates = recorded["provenance"], recorded["rates"]
+    head = ["case", "us", "attainable us", "GB/s", "A"]
+    head += ["target", "met", "best recorded of others"] if detailed else []
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    for timings in recorded["tables"].values():
+        for row in timings:
+            lines.append("| " + " | ".join(_cuda_cells(row, detailed)) + " |")
+    lines += [
+        "",
+        f"{where['gpu']}, driver {where['driver']}, torch {where['torch']}; copy"
+        f" {rates['copy_gb_per_second']:.0f} GB/s (read + written), call floor"
+        f" {rates['floor_seconds'] * 1e6:.1f} us; commit {where['commit']};"
+        f" `{where['command']}`.",
+    ]
+    return "\n".join(lines)
+
+
+def _cuda_cells(row: dict[str, Any], detailed: bool) -> list[str]:
+    cells = [
+        row["name"],
+        f"{row['seconds'] * 1e6:.1f}",
+        f"{row['attainable_seconds'] * 1e6:.1f}",
+        f"{row['gb_per_second']:.0f}",
+        f"{row['a']:.2f}",
+    ]
+    if not detailed:
+        return cells
+    target, recorded = row["target"], row["recorded"]
+    met = "" if target is None else "yes" if row["a"] >= target else "missed"
+    numbers = ["-" if number is None else f"{number:.2f}" for number in (target, recorded)]
+    return [*cells, numbers[0], met, numbers[1]]
+
+
 def _cpu_table(detailed: bool) -> str:
     recorded = _read("cpu")
     where, rates = recorded["provenance"], recorded["rates"]
@@ -121,6 +185,9 @@ TABLES = {
     "torch_matrix": torch_matrix,
     "cpu_summary": cpu_summary,
     "cpu_details": cpu_details,
+    "gpu_check": gpu_check,
+    "cuda_summary": cuda_summary,
+    "cuda_details": cuda_details,
 }
 
 if __name__ == "__main__":
