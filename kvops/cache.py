@@ -19,6 +19,7 @@ def reshape_and_cache(
     kv_cache_dtype: str,
     k_scale: Tensor,
     v_scale: Tensor,
+    interleaved_v: bool = False,
 ) -> None:
     """Write tokens into the cache layout that `paged_attention_v1` and `_v2` read.
 
@@ -42,6 +43,10 @@ def reshape_and_cache(
         k_scale: float32, one element, of any rank; keys are divided by it. Not looked at by
             "auto".
         v_scale: the same for values.
+        interleaved_v: the bytes of a head in `value_cache` are [block_size // x, head_size, x], as
+            AITER's kernels read them, under the same shape: `value[t, h, d]` goes to place
+            `offset // x * head_size * x + d * x + offset % x` of head h. The block size is a
+            multiple of x then. Nothing of kvops reads this layout.
 
     Raises:
         RuntimeError: ranks, shapes, dtypes, strides or devices are not as above, `slot_mapping` is
@@ -56,10 +61,12 @@ def reshape_and_cache(
 
     Source:
         vLLM 0.23 `_C_cache_ops::reshape_and_cache`, which writes the first 512 (head, x-chunk)
-        pairs of a token only, takes contiguous caches and trusts every slot.
+        pairs of a token only, takes contiguous caches and trusts every slot. `interleaved_v` is
+        vLLM 0.33's.
     """
     torch.ops.kvops.reshape_and_cache.default(
-        key, value, key_cache, value_cache, slot_mapping, kv_cache_dtype, k_scale, v_scale
+        *(key, value, key_cache, value_cache, slot_mapping, kv_cache_dtype, k_scale, v_scale),
+        interleaved_v,
     )
 
 

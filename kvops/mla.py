@@ -13,6 +13,7 @@ def concat_and_cache_mla(
     slot_mapping: Tensor,
     kv_cache_dtype: str,
     scale: Tensor,
+    skip_scale: bool = False,
 ) -> None:
     """Write one MLA cache entry `[kv_c | k_pe]` per token.
 
@@ -26,8 +27,9 @@ def concat_and_cache_mla(
             slot that is negative (-1 is padding) or too large is skipped: nothing is written.
         kv_cache_dtype: "auto" (also "float16", "bfloat16"): bit for bit. "fp8", "fp8_e4m3" or
             "fp8_e5m2": float8 of `x / scale`, rounded to nearest even, saturating, NaN as 0x7F.
-            "fp8_ds_mla": see the note.
+            "fp8_ds_mla", "fp8_ds_mla_pow2": see the note.
         scale: float32, one element; read only for "fp8" kinds, any tensor otherwise.
+        skip_scale: the scale is 1; `scale` is not looked at.
 
     Raises:
         RuntimeError: ranks, widths, dtypes, devices or strides are not as above, there are fewer
@@ -41,6 +43,11 @@ def concat_and_cache_mla(
         at least 2^-126), 64 bfloat16 of `k_pe` as they are. vLLM takes float16 there and
         writes garbage; here it is refused.
 
+        "fp8_ds_mla_pow2" is what newer vLLMs write for "fp8_ds_mla": the same entry with scales
+        `2 ** ceil(log2(max(amax / 448, 1e-4)))`, which readers may cut to bfloat16 or to an
+        exponent without loss. P may be 0: zeros are stored then. Every reader of one variant reads
+        the other.
+
         Of two tokens with the same slot, either may win.
 
     Example:
@@ -53,10 +60,11 @@ def concat_and_cache_mla(
         [[1, 1]]
 
     Source:
-        vLLM 0.23 `_C_cache_ops::concat_and_cache_mla`.
+        vLLM 0.23 `_C_cache_ops::concat_and_cache_mla`; `skip_scale` and the bytes of
+        "fp8_ds_mla_pow2" are vLLM 0.33's.
     """
     torch.ops.kvops.concat_and_cache_mla.default(
-        kv_c, k_pe, kv_cache, slot_mapping, kv_cache_dtype, scale
+        kv_c, k_pe, kv_cache, slot_mapping, kv_cache_dtype, scale, skip_scale
     )
 
 

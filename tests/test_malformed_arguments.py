@@ -33,8 +33,9 @@ INT64 = torch.iinfo(torch.int64)
 
 # Everything that means something to any operator, and some that mean nothing to any.
 STRINGS = (
-    "auto", "float16", "bfloat16", "fp8", "fp8_e4m3", "fp8_e5m2", "fp8_ds_mla", "ue8m0",
-    "", "AUTO", "fp8 ", "fp8\0", "float32", "int8", "nvfp4", "x" * 300,
+    "auto", "float16", "bfloat16", "fp8", "fp8_e4m3", "fp8_e5m2", "fp8_ds_mla", "fp8_ds_mla_pow2",
+    "ue8m0", "nvfp4", "nvfp4_linear", "", "AUTO", "fp8 ", "fp8\0", "float32", "int8",
+    "nvfp4_4over6", "x" * 300,
 )  # fmt: skip
 
 

@@ -71,6 +71,13 @@ VLLM_SCHEMAS = [
 # kvops:: says the same but here: no compiler takes vLLM's `int!?`.
 OWN_LETTER = {"merge_attn_states": _MERGE_ATTN_STATES.format("int?")}
 
+# Added to the schemas above, under both names: trailing arguments of vLLM 0.33 whose defaults leave
+# every call of vLLM 0.23 as it was.
+TRAILING = {
+    "reshape_and_cache": "bool interleaved_v=False",
+    "concat_and_cache_mla": "bool skip_scale=False",
+}
+
 SCHEMAS = {schema.split("::")[1].split("(")[0]: schema for schema in VLLM_SCHEMAS}
 
 every_operator = pytest.mark.parametrize("name", SCHEMAS)
@@ -78,6 +85,13 @@ every_operator = pytest.mark.parametrize("name", SCHEMAS)
 
 def parsed(text: str) -> Any:
     return torch._C.parse_schema(text)
+
+
+def with_trailing(name: str, schema: str) -> str:
+    """A schema of vLLM 0.23's, and what kvops adds to it."""
+    arguments, _, result = schema.rpartition(") -> ")
+    added = f", {TRAILING[name]}" if name in TRAILING else ""
+    return f"{arguments}{added}) -> {result}"
 
 
 def registered(qualified: str) -> Any:
@@ -126,7 +140,7 @@ def test_same_operators(names: list[str]) -> None:
 @every_operator
 def test_kvops_schema(name: str) -> None:
     _, _, letter = SCHEMAS[name].partition(name)
-    expected = parsed(f"kvops::{name}{OWN_LETTER.get(name, letter)}")
+    expected = parsed(f"kvops::{name}{with_trailing(name, OWN_LETTER.get(name, letter))}")
     assert str(registered(f"kvops::{name}")) == str(expected)
 
 
@@ -136,7 +150,15 @@ def test_vllm_schema(name: str) -> None:
     namespace, _ = qualified.split("::")
     assert VLLM_NAMESPACES[name] == namespace
     getattr(getattr(torch.ops, namespace), name)  # vLLM's names are claimed when looked up
-    assert str(registered(qualified)) == str(parsed(SCHEMAS[name]))
+    assert str(registered(qualified)) == str(parsed(with_trailing(name, SCHEMAS[name])))
+
+
+@every_operator
+def test_every_call_of_vllm_023_is_one_of_ours(name: str) -> None:
+    """What is added to its schema comes last and has a default."""
+    old, new = parsed(SCHEMAS[name]).arguments, registered(f"kvops::{name}").arguments
+    assert [a.name for a in old] == [a.name for a in new[: len(old)]]
+    assert all(argument.has_default_value() for argument in new[len(old) :])
 
 
 @every_operator

@@ -29,6 +29,7 @@ def reshape_and_cache(
     kv_cache_dtype: str,
     k_scale: Tensor,
     v_scale: Tensor,
+    interleaved_v: bool = False,
 ) -> None:
     """Writes tokens into the cache layout that ``paged_attention_v1`` and ``_v2`` read.
 
@@ -47,6 +48,8 @@ def reshape_and_cache(
         kv_cache_dtype: "auto" (bit copy), "fp8" / "fp8_e4m3", "fp8_e5m2".
         k_scale: float32, one element; ``key`` is divided by it. Ignored for "auto".
         v_scale: the same for ``value``.
+        interleaved_v: the bytes of a head in ``value_cache`` are not [head_size, block_size] but
+            [block_size / x, head_size, x].
     """
     fmt = fp8_format(kv_cache_dtype)
     num_blocks, num_heads, num_chunks, block_size, x = key_cache.shape
@@ -54,7 +57,11 @@ def reshape_and_cache(
     values = convert_for_cache(value, v_scale, fmt)
     for token, block, offset in written_slots(slot_mapping, num_blocks, block_size):
         bits(key_cache)[block, :, :, offset] = keys[token].reshape(num_heads, num_chunks, x)
-        bits(value_cache)[block, :, :, offset] = values[token]
+        if interleaved_v:
+            page = bits(value_cache)[block].view(num_heads, block_size // x, num_chunks * x, x)
+            page[:, offset // x, :, offset % x] = values[token]
+        else:
+            bits(value_cache)[block, :, :, offset] = values[token]
 
 
 def reshape_and_cache_flash(

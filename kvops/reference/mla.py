@@ -36,6 +36,7 @@ DS_MLA_ENTRY_BYTES = 656
 
 _E4M3_MAX = 448.0
 _INDEXER_MIN_AMAX = 1e-4
+_DS_MLA_MIN_POW2_ARGUMENT = 1e-4
 
 
 def concat_and_cache_mla(
@@ -45,6 +46,7 @@ def concat_and_cache_mla(
     slot_mapping: Tensor,
     kv_cache_dtype: str,
     scale: Tensor,
+    skip_scale: bool = False,
 ) -> None:
     """Writes ``[kv_c | k_pe]`` of every token into its cache entry.
 
@@ -59,6 +61,9 @@ def concat_and_cache_mla(
     528..655  ``k_pe``, 64 bfloat16, bit for bit
     ========  ======================================================================
 
+    "fp8_ds_mla_pow2" is the same entry with ``s = 2 ** ceil(log2(max(amax / 448, 1e-4)))`` (see
+    :func:`round_up_to_power_of_two`), and zeros in bytes 528..655 if ``pe_dim`` is 0.
+
     Args:
         kv_c: float32, float16 or bfloat16 [>= num_tokens, kv_lora_rank]; bfloat16
             [>= num_tokens, 512] for "fp8_ds_mla". Token stride free, in elements.
@@ -67,18 +72,20 @@ def concat_and_cache_mla(
             a 1-byte dtype; 1-byte [num_blocks, block_size, 656] for "fp8_ds_mla". Block and entry
             strides free, in elements. Mutated.
         slot_mapping: int64 [num_tokens]; negative or too large slots are skipped.
-        kv_cache_dtype: "auto", "fp8" / "fp8_e4m3", "fp8_e5m2" or "fp8_ds_mla".
-        scale: float32, one element; stored values are divided by it. Ignored for "auto" and
-            "fp8_ds_mla".
+        kv_cache_dtype: "auto", "fp8" / "fp8_e4m3", "fp8_e5m2", "fp8_ds_mla" or "fp8_ds_mla_pow2".
+        scale: float32, one element; stored values are divided by it. Ignored for "auto",
+            "fp8_ds_mla" and "fp8_ds_mla_pow2".
+        skip_scale: take 1 for the scale.
 
     Raises:
         RuntimeError: "fp8_ds_mla" with inputs other than bfloat16.
     """
     num_tokens = slot_mapping.size(0)
     kv_c, k_pe = kv_c[:num_tokens], k_pe[:num_tokens]
-    if kv_cache_dtype == "fp8_ds_mla":
-        entries = _ds_mla_entries(kv_c, k_pe)
+    if kv_cache_dtype in ("fp8_ds_mla", "fp8_ds_mla_pow2"):
+        entries = _ds_mla_entries(kv_c, k_pe, kv_cache_dtype == "fp8_ds_mla_pow2")
     else:
+        scale = torch.ones(1) if skip_scale else scale
         fmt = fp8_format(kv_cache_dtype)
         entries = torch.cat(
             [convert_for_cache(kv_c, scale, fmt), convert_for_cache(k_pe, scale, fmt)], dim=-1
@@ -88,7 +95,7 @@ def concat_and_cache_mla(
         bits(kv_cache)[block, offset] = entries[token]
 
 
-def _ds_mla_entries(kv_c: Tensor, k_pe: Tensor) -> Tensor:
+def _ds_mla_entries(kv_c: Tensor, k_pe: Tensor, power_of_two_scales: bool) -> Tensor:
     """uint8 [num_rows, 656]: the fp8_ds_mla entry of every row."""
     if kv_c.dtype != torch.bfloat16 or k_pe.dtype != torch.bfloat16:
         raise RuntimeError(
@@ -96,8 +103,14 @@ def _ds_mla_entries(kv_c: Tensor, k_pe: Tensor) -> Tensor:
             f"got {kv_c.dtype} and {k_pe.dtype}"
         )
     tiles = kv_c.float().reshape(kv_c.size(0), DS_MLA_NOPE_ELEMS // TILE_ELEMS, TILE_ELEMS)
-    scales = divide(_amax(tiles), torch.tensor(_E4M3_MAX)).clamp(min=FLT_MIN)
+    scales = divide(_amax(tiles), torch.tensor(_E4M3_MAX))
+    if power_of_two_scales:
+        scales = round_up_to_power_of_two(scales.clamp(min=_DS_MLA_MIN_POW2_ARGUMENT))
+    else:
+        scales = scales.clamp(min=FLT_MIN)
     nope = encode_fp8(divide(tiles, scales.unsqueeze(-1)), E4M3)
+    if k_pe.size(1) == 0:
+        k_pe = k_pe.new_zeros(len(k_pe), DS_MLA_ROPE_ELEMS)
     return torch.cat(
         [nope.flatten(1), scales.view(torch.uint8), k_pe.contiguous().view(torch.uint8)], dim=1
     )

@@ -75,3 +75,55 @@ def test_keys_and_values_of_all_layers_in_the_same_pages() -> None:
             value_cache = memory[:, layer, 1].unflatten(1, [2, 64, 16])
             operator(key, value, key_cache, value_cache, slots, "auto", ONE, ONE)
     assert torch.equal(byte_view(pages), byte_view(expected))
+
+
+@pytest.mark.parametrize("kind", ["auto", "fp8"])
+@pytest.mark.parametrize("block_size", [16, 48, 80])
+def test_interleaved_values_are_pages_of_x_tokens(block_size: int, kind: str) -> None:
+    generator = torch.Generator().manual_seed(block_size)
+    heads, head_size, x = 3, 40, 8
+    rows = awkward([50, heads, head_size], torch.bfloat16, generator)
+    dtype = torch.uint8 if kind == "fp8" else torch.bfloat16
+    blocks = 2 + 50 // block_size
+    slots = torch.randperm(blocks * block_size, generator=generator)[:50]
+    slots[:30] = torch.arange(3, 33)
+    slots = slots.unique()
+    rows = rows[: len(slots)]
+    caches = [
+        (
+            poisoned([pages, heads, head_size // x, tokens, x], dtype),
+            poisoned([pages, heads, head_size, tokens], dtype),
+        )
+        for pages, tokens in ((blocks, block_size), (blocks * block_size // x, x))
+    ]
+    kvops.reshape_and_cache(rows, rows, *caches[0], slots, kind, ONE, ONE, interleaved_v=True)
+    kvops.reshape_and_cache(rows, rows, *caches[1], slots, kind, ONE, ONE)
+    # Of a page, a head comes first and groups of x tokens second; of small pages it is the reverse.
+    groups = caches[1][1].view(blocks, block_size // x, heads, head_size * x).transpose(1, 2)
+    assert torch.equal(byte_view(groups.reshape(caches[0][1].shape)), byte_view(caches[0][1]))
+    plain = [cache.clone() for cache in caches[0]]
+    kvops.reshape_and_cache(rows, rows, *plain, slots, kind, ONE, ONE)
+    assert torch.equal(byte_view(plain[0]), byte_view(caches[0][0]))
+
+
+def test_large_calls_with_interleaved_values_write_the_bytes_of_small_ones() -> None:
+    """Large calls write whole lines around the processor's cache."""
+    rows = awkward([97, 4, 128], torch.bfloat16, torch.Generator().manual_seed(0))
+    rows = rows.repeat(50, 1, 1)
+    slots = torch.arange(len(rows)) + 3
+    blocks = len(rows) // 64 + 2
+    for x in (8, 32, 64):
+        large, small = (
+            (
+                poisoned([blocks, 4, 128 // x, 64, x], torch.bfloat16),
+                poisoned([blocks, 4, 128, 64], torch.bfloat16),
+            )
+            for _ in range(2)
+        )
+        kvops.reshape_and_cache(rows, rows, *large, slots, "auto", ONE, ONE, True)
+        for part in torch.arange(len(rows)).split(509):
+            kvops.reshape_and_cache(
+                *(rows[part], rows[part], *small, slots[part], "auto", ONE, ONE, True)
+            )
+        for left, right in zip(large, small, strict=True):
+            assert torch.equal(byte_view(left), byte_view(right))

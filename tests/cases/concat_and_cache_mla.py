@@ -28,12 +28,16 @@ def _sample(
     blocks: tuple[int, int] = (3, 16),
     *,
     layers: bool = False,
+    skip_scale: bool | None = None,
 ) -> Sample:
-    """`layers`: inputs are slices of one tensor, and the cache one layer of many, with gaps."""
+    """`layers`: inputs are slices of one tensor, and the cache one layer of many, with gaps.
+
+    `skip_scale`: None leaves the argument out, as callers of vLLM 0.23 do.
+    """
 
     def make(device: torch.device, generator: torch.Generator) -> Args:
         latent, rope = widths
-        entry = _ENTRY_BYTES if kind == "fp8_ds_mla" else latent + rope
+        entry = _ENTRY_BYTES if kind.startswith("fp8_ds_mla") else latent + rope
         is_fp8 = kind.startswith("fp8")
         # Two rows more than there are tokens, as in a padded batch.
         rows = awkward(tokens + 2, latent + rope, dtype=dtype, generator=generator).to(device)
@@ -49,16 +53,19 @@ def _sample(
             "slot_mapping": slots.to(device),
             "kv_cache_dtype": kind,
             "scale": torch.tensor(0.1, device=device),
+            **({} if skip_scale is None else {"skip_scale": skip_scale}),
         }
 
     name = str(dtype).removeprefix("torch.")
     width = "+".join(map(str, widths))
-    return Sample(f"{kind}-{name}-{tokens}x{width}{'-layers' if layers else ''}", make)
+    name = f"{kind}-{name}-{tokens}x{width}{'-layers' if layers else ''}"
+    return Sample(name if skip_scale is None else f"{name}-skip-scale-{skip_scale}", make)
 
 
 _DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 _FP8 = "fp8-bfloat16-11x512+64"
 _DS_MLA = "fp8_ds_mla-bfloat16-11x512+64"
+_POW2 = "fp8_ds_mla_pow2-bfloat16-11x512+64"
 
 
 def _too_few(tensor: Tensor) -> Tensor:
@@ -73,6 +80,14 @@ CASE = OpCase(
         *(_sample("fp8_e5m2", dtype) for dtype in _DTYPES),
         _sample("fp8_ds_mla", torch.bfloat16),
         _sample("fp8_ds_mla", torch.bfloat16, 37, blocks=(5, 9), layers=True),
+        _sample("fp8_ds_mla_pow2", torch.bfloat16),
+        _sample("fp8_ds_mla_pow2", torch.bfloat16, 37, blocks=(5, 9), layers=True),
+        _sample("fp8_ds_mla_pow2", torch.bfloat16, 12, (512, 0)),
+        *(_sample("fp8", dtype, 12, skip_scale=True) for dtype in _DTYPES),
+        _sample("fp8_e5m2", torch.float16, 12, skip_scale=True, layers=True),
+        _sample("fp8", torch.bfloat16, 12, skip_scale=False),
+        _sample("auto", torch.bfloat16, 12, skip_scale=True),
+        _sample("fp8_ds_mla", torch.bfloat16, 12, skip_scale=True),
         _sample("fp8_e4m3", torch.float16, 9, (129, 5), (4, 7), layers=True),
         _sample("fp8", torch.bfloat16, 9, (200, 67), (4, 7)),
         _sample("auto", torch.float32, 9, (7, 3), (2, 5), layers=True),
@@ -115,6 +130,10 @@ CASE = OpCase(
             "ds entry", replace("kv_cache", lambda t: t[..., :-1]), "kv_cache must have", _DS_MLA
         ),
         Refusal("ds half", replace("kv_c", Tensor.half), "kv_c must have dtype", _DS_MLA),
+        Refusal("ds no rope", replace("k_pe", lambda t: t[:, :0]), "k_pe must have", _DS_MLA),
+        Refusal("pow2 rope", replace("k_pe", lambda t: t[:, 1:]), "k_pe must have", _POW2),
+        Refusal("pow2 half", replace("kv_c", Tensor.half), "kv_c must have dtype", _POW2),
+        Refusal("pow2 entry", replace("kv_cache", lambda t: t[..., 1:]), "kv_cache must", _POW2),
         Refusal("ds mixed", replace("k_pe", Tensor.half), "k_pe must have dtype", _DS_MLA),
         # 656 bytes in 328 columns: vLLM lets this pass and then takes strides for byte offsets.
         Refusal(

@@ -34,11 +34,13 @@ def _sample(
     views: bool = False,
     scattered: bool = False,
     stored: torch.dtype | None = None,
+    interleaved_v: bool | None = None,
 ) -> Sample:
     """`views`: key and value are parts of the same rows, caches are parts of larger pages.
 
     Caches do not share pages: no compiler of torch 2.13 handles two written views of one storage
-    with dynamic sizes, whatever the operator.
+    with dynamic sizes, whatever the operator. `interleaved_v`: None leaves the argument out, as
+    callers of vLLM 0.23 do.
     """
 
     def make(device: torch.device, generator: torch.Generator) -> Args:
@@ -67,6 +69,7 @@ def _sample(
             "kv_cache_dtype": kind,
             "k_scale": torch.tensor(0.37, device=device),
             "v_scale": torch.tensor([2.6], device=device),
+            **({} if interleaved_v is None else {"interleaved_v": interleaved_v}),
         }
 
     name = f"{kind}-{str(dtype).removeprefix('torch.')}-{tokens}x{heads}x{head_size}-{block_size}"
@@ -74,6 +77,7 @@ def _sample(
     name += "-views" if views else ""
     name += "-scattered" if scattered else ""
     name += "-float8" if stored else ""
+    name += "" if interleaved_v is None else f"-interleaved-{interleaved_v}"
     return Sample(name, make)
 
 
@@ -106,6 +110,14 @@ CASE = OpCase(
         _sample("fp8", torch.float32, 1, 2, 48, 5),
         _sample("auto", torch.bfloat16, 0),
         _sample("fp8", torch.bfloat16, 0),
+        *(_sample("auto", dtype, interleaved_v=True) for dtype in WRITER_DTYPES),
+        *(_sample("fp8", dtype, 41, interleaved_v=True) for dtype in WRITER_DTYPES),
+        _sample("fp8_e5m2", torch.float16, 41, 2, 80, 64, interleaved_v=True, views=True),
+        _sample("auto", torch.bfloat16, 61, 2, 80, 32, interleaved_v=True, views=True),
+        _sample("auto", torch.float16, 29, scattered=True, interleaved_v=True),
+        _sample("fp8", torch.bfloat16, 29, 1, 30, 15, x=5, interleaved_v=True),
+        _sample("auto", torch.float32, 9, 2, 6, 4, x=1, interleaved_v=True),
+        _sample("auto", torch.bfloat16, 37, interleaved_v=False),
     ),
     refusals=(
         Refusal(
@@ -144,6 +156,15 @@ CASE = OpCase(
         ),
         Refusal(
             "key cache offsets", change(key_cache=lambda t: innermost(t, 2)), "key_cache must have"
+        ),
+        Refusal(
+            "interleaved values in pages that x does not divide",
+            lambda args: args.update(
+                interleaved_v=True,
+                key_cache=args["key_cache"][:, :, :, :12].contiguous(),
+                value_cache=args["value_cache"][..., :12].contiguous(),
+            ),
+            "key_cache must have a block size that is a multiple of x for interleaved_v",
         ),
         Refusal(
             "key cache gaps", change(key_cache=every_second), "key_cache must have stride 1 in dim"

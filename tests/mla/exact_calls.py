@@ -60,10 +60,11 @@ def _entries(generator: torch.Generator) -> Iterator[_Call]:
 def _ds_mla_entries(generator: torch.Generator) -> Iterator[_Call]:
     # Small and large tiles, so that scales of every size meet every value.
     values = _tiles(generator).view(-1, 512)
-    cache = poisoned(values.size(0), 1, 656, dtype=torch.uint8)
     slots = torch.arange(values.size(0))
-    args = (values, values[:, :64], cache, slots, "fp8_ds_mla", torch.ones(1))
-    yield "ds_mla", "concat_and_cache_mla", args, (cache,)
+    for kind in ("fp8_ds_mla", "fp8_ds_mla_pow2"):
+        cache = poisoned(values.size(0), 1, 656, dtype=torch.uint8)
+        args = (values, values[:, :64], cache, slots, kind, torch.ones(1))
+        yield kind, "concat_and_cache_mla", args, (cache,)
 
 
 def _indexer_rows(generator: torch.Generator) -> Iterator[_Call]:

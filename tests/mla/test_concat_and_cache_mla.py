@@ -92,10 +92,10 @@ def test_permuted_blocks_give_a_permuted_cache(blocks: int, block_size: int, see
     assert torch.equal(moved[place_of_block], cache)
 
 
-@pytest.mark.parametrize("kind", ["auto", "fp8", "fp8_e5m2", "fp8_ds_mla"])
+@pytest.mark.parametrize("kind", ["auto", "fp8", "fp8_e5m2", "fp8_ds_mla", "fp8_ds_mla_pow2"])
 def test_skipped_tokens_write_nothing(kind: str) -> None:
     kv_c, k_pe = inputs(600, 512, 64, torch.bfloat16, 0)
-    width = 656 if kind == "fp8_ds_mla" else 576
+    width = 656 if kind.startswith("fp8_ds_mla") else 576
     cache = poisoned(4, 16, width, dtype=torch.bfloat16 if kind == "auto" else torch.uint8)
     before = as_bytes(cache).clone()
     bad = torch.tensor([-1, -2, 64, 65, 2**31, 2**40, -(2**63), 2**63 - 1])
@@ -111,11 +111,12 @@ def test_skipped_tokens_write_nothing(kind: str) -> None:
         ("fp8_e5m2", torch.float8_e5m2),
         ("fp8_ds_mla", torch.float8_e4m3fn),
         ("fp8_ds_mla", torch.float8_e5m2),
+        ("fp8_ds_mla_pow2", torch.float8_e4m3fn),
     ],
 )
 def test_float8_caches_are_caches_of_bytes(kind: str, dtype: torch.dtype) -> None:
     kv_c, k_pe = inputs(9, 512, 64, torch.bfloat16, 0)
-    width = 656 if kind == "fp8_ds_mla" else 576
+    width = 656 if kind.startswith("fp8_ds_mla") else 576
     as_uint8, as_float8 = (poisoned(2, 8, width, dtype=torch.uint8) for _ in range(2))
     slots = torch.randperm(16)[:9]
     kvops.concat_and_cache_mla(kv_c, k_pe, as_uint8, slots, kind, ONE)
@@ -128,6 +129,7 @@ def test_scale_is_not_looked_at_unless_it_is_used() -> None:
     for kind, cache in (
         ("auto", poisoned(1, 4, 576, dtype=torch.bfloat16)),
         ("fp8_ds_mla", poisoned(1, 4, 656, dtype=torch.uint8)),
+        ("fp8_ds_mla_pow2", poisoned(1, 4, 656, dtype=torch.uint8)),
     ):
         expected = cache.clone()
         kvops.concat_and_cache_mla(kv_c, k_pe, expected, torch.arange(3), kind, ONE)
@@ -153,6 +155,54 @@ def test_hand_computed_ds_mla_entry() -> None:
     scales = entry[512:528].view(torch.float32).tolist()
     assert scales == [1.0, 1.75 / 448, float("inf"), torch.finfo(torch.float32).tiny]
     assert torch.equal(entry[528:].view(torch.bfloat16), k_pe[0])
+
+
+def test_hand_computed_power_of_two_scales() -> None:
+    kv_c = torch.zeros(1, 512, dtype=torch.bfloat16)
+    kv_c[0, :2] = torch.tensor([336.0, -224.0])
+    kv_c[0, 128] = 450.0
+    kv_c[0, 256] = float("-inf")
+    cache = poisoned(1, 1, 656, dtype=torch.uint8)
+    nothing = torch.empty(1, 0, dtype=torch.bfloat16)
+    kvops.concat_and_cache_mla(kv_c, nothing, cache, torch.tensor([0]), "fp8_ds_mla_pow2", ONE)
+    entry = cache.flatten()
+    # 336 at scale 1: 1.3125 * 2^8 is halfway between two bytes, and goes to the even one.
+    assert entry[:2].tolist() == [0x7A, 0xF6]
+    assert entry[512:528].view(torch.float32).tolist() == [1.0, 2.0, float("inf"), 2.0**-13]
+    assert not entry[528:].any()
+
+
+@given(seed=st.integers(0, 2**32 - 1))
+def test_both_ds_mla_variants_are_read_alike(seed: int) -> None:
+    """The entry says its scales, so what is read is near to what was written by either."""
+    generator = torch.Generator().manual_seed(seed)
+    rows = torch.randn(5, 576, generator=generator) * 2.0 ** torch.randint(
+        -6, 20, (5, 1), generator=generator
+    )
+    kv_c, k_pe = rows.bfloat16().split([512, 64], dim=1)
+    table, starts = torch.zeros(1, 1, dtype=torch.int32), torch.zeros(1, dtype=torch.int32)
+    for kind in ("fp8_ds_mla", "fp8_ds_mla_pow2"):
+        cache = poisoned(1, 5, 656, dtype=torch.uint8)
+        kvops.concat_and_cache_mla(kv_c, k_pe, cache, torch.arange(5), kind, ONE)
+        read = torch.full([5, 576], torch.nan, dtype=torch.bfloat16)
+        lens = torch.tensor([5], dtype=torch.int32)
+        kvops.cp_gather_and_upconvert_fp8_kv_cache(cache, read, table, lens, starts, 1)
+        tiles = kv_c.float().view(5, 4, 128)
+        error = (read[:, :512].float().view(5, 4, 128) - tiles).abs()
+        # Half a unit in the last place of three bits, and of a subnormal byte; bfloat16 besides.
+        scale = tiles.abs().amax(-1, keepdim=True) / 448 * 2
+        assert (error <= tiles.abs() * (2**-4 + 2**-8) + scale * 2**-10).all()
+        assert torch.equal(as_bytes(read[:, 512:]), as_bytes(k_pe.contiguous()))
+
+
+def test_skipped_scale_is_one_and_not_looked_at() -> None:
+    kv_c, k_pe = inputs(9, 96, 32, torch.float16, 0)
+    caches = [poisoned(2, 8, 128, dtype=torch.uint8) for _ in range(2)]
+    slots = torch.randperm(16)[:9]
+    kvops.concat_and_cache_mla(kv_c, k_pe, caches[0], slots, "fp8", ONE)
+    no_scale = torch.empty(0, dtype=torch.int32)
+    kvops.concat_and_cache_mla(kv_c, k_pe, caches[1], slots, "fp8", no_scale, skip_scale=True)
+    assert torch.equal(*caches)
 
 
 @pytest.mark.parametrize("kind", ["auto", "fp8_ds_mla"])

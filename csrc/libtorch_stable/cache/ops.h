@@ -9,22 +9,26 @@
 
 namespace kvops {
 
-using CacheWriter = void(const Tensor& key, const Tensor& value, Tensor& key_cache,
-                         Tensor& value_cache, const Tensor& slot_mapping,
-                         const std::string& kv_cache_dtype, const Tensor& k_scale,
-                         const Tensor& v_scale);
+using ReshapeAndCache = void(const Tensor& key, const Tensor& value, Tensor& key_cache,
+                             Tensor& value_cache, const Tensor& slot_mapping,
+                             const std::string& kv_cache_dtype, const Tensor& k_scale,
+                             const Tensor& v_scale, bool interleaved_v);
+using ReshapeAndCacheFlash = void(const Tensor& key, const Tensor& value, Tensor& key_cache,
+                                  Tensor& value_cache, const Tensor& slot_mapping,
+                                  const std::string& kv_cache_dtype, const Tensor& k_scale,
+                                  const Tensor& v_scale);
 using ConvertFp8 = void(Tensor& dst_cache, const Tensor& src_cache, double scale,
                         const std::string& kv_cache_dtype);
 
 namespace cpu {
-CacheWriter reshape_and_cache;
-CacheWriter reshape_and_cache_flash;
+ReshapeAndCache reshape_and_cache;
+ReshapeAndCacheFlash reshape_and_cache_flash;
 ConvertFp8 convert_fp8;
 }  // namespace cpu
 
 namespace cuda {
-CacheWriter reshape_and_cache;
-CacheWriter reshape_and_cache_flash;
+ReshapeAndCache reshape_and_cache;
+ReshapeAndCacheFlash reshape_and_cache_flash;
 ConvertFp8 convert_fp8;
 }  // namespace cuda
 

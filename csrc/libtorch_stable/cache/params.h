@@ -10,7 +10,8 @@
 namespace kvops {
 
 // One of key and value, and the cache that it goes into. Element d of a head goes to
-//   block * block_stride + head * head_stride + offset * offset_stride
+//   block * block_stride + head * head_stride
+//       + offset / group_tokens * group_stride + offset % group_tokens * offset_stride
 //       + d / unit_elems * unit_stride + d % unit_elems.
 struct CacheSide {
   const char* src;     // [>= tokens, heads, >= head_size], last dimension dense
@@ -21,13 +22,16 @@ struct CacheSide {
   int64_t src_head_stride;
   int64_t block_stride;
   int64_t head_stride;
+  int64_t group_tokens;  // the block size, but for the values of interleaved_v
+  int64_t group_stride;
   int64_t offset_stride;
   int64_t unit_stride;
   int64_t unit_elems;  // neighbours in the input that stay neighbours in the cache
 };
 
 // reshape_and_cache: unit_elems is x for keys and 1 for values, offset_stride = unit_elems and
-// unit_stride = block_size * unit_elems. reshape_and_cache_flash: a head is one unit.
+// unit_stride = group_tokens * unit_elems. With interleaved_v the values of x tokens are a group.
+// reshape_and_cache_flash: a head is one unit.
 struct CacheWriterParams {
   CacheSide key;
   CacheSide value;

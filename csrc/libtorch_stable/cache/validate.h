@@ -14,7 +14,8 @@ CacheWriterParams validate_reshape_and_cache(const Tensor& key, const Tensor& va
                                              const Tensor& key_cache, const Tensor& value_cache,
                                              const Tensor& slot_mapping,
                                              const std::string& kv_cache_dtype,
-                                             const Tensor& k_scale, const Tensor& v_scale);
+                                             const Tensor& k_scale, const Tensor& v_scale,
+                                             bool interleaved_v);
 
 CacheWriterParams validate_reshape_and_cache_flash(const Tensor& key, const Tensor& value,
                                                    const Tensor& key_cache,

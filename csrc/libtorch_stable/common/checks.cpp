@@ -141,7 +141,8 @@ constexpr CacheKindName kCacheKindNames[] = {
     {"auto", CacheKind::kAuto},           {"float16", CacheKind::kAuto},
     {"bfloat16", CacheKind::kAuto},       {"fp8", CacheKind::kFp8E4m3},
     {"fp8_e4m3", CacheKind::kFp8E4m3},    {"fp8_e5m2", CacheKind::kFp8E5m2},
-    {"fp8_ds_mla", CacheKind::kFp8DsMla},
+    {"fp8_ds_mla", CacheKind::kFp8DsMla}, {"fp8_ds_mla_pow2", CacheKind::kFp8DsMlaPow2},
+    {"nvfp4", CacheKind::kNvfp4},         {"nvfp4_linear", CacheKind::kNvfp4Linear},
 };
 
 }  // namespace
@@ -285,7 +286,12 @@ void check_cache_dtype(const Tensor& cache, Arg arg, CacheKind kind, DType data_
       check_dtype(cache, arg, {DType::kUInt8, DType::kFloat8E5m2});
       break;
     case CacheKind::kFp8DsMla:
+    case CacheKind::kFp8DsMlaPow2:
       check_dtype(cache, arg, {DType::kUInt8, DType::kFloat8E4m3fn, DType::kFloat8E5m2});
+      break;
+    case CacheKind::kNvfp4:
+    case CacheKind::kNvfp4Linear:
+      check_dtype(cache, arg, {DType::kUInt8});
       break;
   }
 }

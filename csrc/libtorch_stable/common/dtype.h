@@ -25,6 +25,10 @@ enum class CacheKind : uint8_t {
   kFp8E4m3,   // one byte each, divided by a scale when stored, multiplied by it when loaded
   kFp8E5m2,   // likewise
   kFp8DsMla,  // 656-byte MLA entries (spec: fp8_ds_mla)
+  // Spellings that validation resolves; no parameter struct holds them.
+  kFp8DsMlaPow2,  // kFp8DsMla with scales that are powers of two
+  kNvfp4,         // 4-bit elements and a scale for 16 of them (cache/nvfp4.h), V scales in tiles
+  kNvfp4Linear,   // the same, V scales in order
 };
 
 }  // namespace kvops

@@ -12,7 +12,7 @@ namespace kvops {
 
 using ConcatAndCacheMla = void(const Tensor& kv_c, const Tensor& k_pe, Tensor& kv_cache,
                                const Tensor& slot_mapping, const std::string& kv_cache_dtype,
-                               const Tensor& scale);
+                               const Tensor& scale, bool skip_scale);
 using ConcatAndCacheMlaRopeFused = void(const Tensor& positions, Tensor& q_pe, Tensor& k_pe,
                                         const Tensor& kv_c, const Tensor& cos_sin_cache,
                                         bool is_neox, const Tensor& slot_mapping, Tensor& kv_cache,

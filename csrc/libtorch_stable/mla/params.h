@@ -33,14 +33,15 @@ struct MlaEntriesParams {
   const void* k_pe;             // [>= tokens, rope_elems], dtype
   char* kv_cache;               // [num_slots / block_size, block_size, entry]
   const int64_t* slot_mapping;  // [tokens]
-  const float* scale;           // one float; null unless kind is kFp8E4m3 or kFp8E5m2
+  const float* scale;           // one float, read by kFp8E4m3 and kFp8E5m2 only; null is 1
   DType dtype;                  // kHalf, kBFloat16 or kFloat; kBFloat16 for kFp8DsMla
   CacheKind kind;
+  bool power_of_two_scales;  // of the tiles of kFp8DsMla
   int64_t tokens;
   int64_t num_slots;
   int64_t block_size;
   int64_t latent_elems;
-  int64_t rope_elems;
+  int64_t rope_elems;  // kFp8DsMla: 64, or 0 and zeros are written
   int64_t kv_c_stride_elems;
   int64_t k_pe_stride_elems;
   int64_t block_stride_bytes;

@@ -13,7 +13,7 @@ namespace kvops {
 MlaEntriesParams validate_concat_and_cache_mla(const Tensor& kv_c, const Tensor& k_pe,
                                                const Tensor& kv_cache, const Tensor& slot_mapping,
                                                const std::string& kv_cache_dtype,
-                                               const Tensor& scale);
+                                               const Tensor& scale, bool skip_scale);
 
 RopeFusedParams validate_concat_and_cache_mla_rope_fused(
     const Tensor& positions, const Tensor& q_pe, const Tensor& k_pe, const Tensor& kv_c,

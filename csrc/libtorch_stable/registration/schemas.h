@@ -1,4 +1,5 @@
-// Every operator: vLLM's namespace for it, its name and its arguments (vLLM 0.23's schemas).
+// Every operator: vLLM's namespace for it, its name and its arguments: vLLM 0.23's schemas, and the
+// trailing arguments with defaults that vLLM 0.33 adds to them.
 // Read by schemas.cpp (kvops::<op>), vllm_names.cpp (vLLM's names) and the tests.
 // All operators return nothing; `!` marks what they write.
 #pragma once
@@ -17,7 +18,7 @@ inline constexpr OperatorSchema kOperators[] = {
     // ---- cache
     {"_C_cache_ops", "reshape_and_cache",
      "Tensor key, Tensor value, Tensor! key_cache, Tensor! value_cache, Tensor slot_mapping, "
-     "str kv_cache_dtype, Tensor k_scale, Tensor v_scale"},
+     "str kv_cache_dtype, Tensor k_scale, Tensor v_scale, bool interleaved_v=False"},
     {"_C_cache_ops", "reshape_and_cache_flash",
      "Tensor key, Tensor value, Tensor! key_cache, Tensor! value_cache, Tensor slot_mapping, "
      "str kv_cache_dtype, Tensor k_scale, Tensor v_scale"},
@@ -26,7 +27,7 @@ inline constexpr OperatorSchema kOperators[] = {
     // ---- mla
     {"_C_cache_ops", "concat_and_cache_mla",
      "Tensor kv_c, Tensor k_pe, Tensor! kv_cache, Tensor slot_mapping, str kv_cache_dtype, "
-     "Tensor scale"},
+     "Tensor scale, bool skip_scale=False"},
     {"_C_cache_ops", "concat_and_cache_mla_rope_fused",
      "Tensor positions, Tensor! q_pe, Tensor! k_pe, Tensor kv_c, Tensor cos_sin_cache, "
      "bool is_neox, Tensor slot_mapping, Tensor! kv_cache, str kv_cache_dtype, "

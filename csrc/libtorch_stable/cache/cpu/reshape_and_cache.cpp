@@ -21,13 +21,12 @@ struct UnitPlan {
   CacheSide side;
   CacheKind kind;
   int64_t heads;
-  int64_t block_size;
   int64_t scale_stride;
   int64_t src_bytes;    // per element
   int64_t cache_bytes;  // per element
   RowConversion convert;
   Transposition transpose;  // null: none for units of this size
-  Stores full_page_stores;
+  Stores full_group_stores;
 };
 
 Transposition transposition_of(int64_t unit_bytes) {
@@ -46,11 +45,11 @@ Transposition transposition_of(int64_t unit_bytes) {
   }
 }
 
-// Whether a full page, which is written in passes of one line per row, ends up as whole lines.
-bool has_whole_lines(const CacheSide& side, int64_t block_size, int64_t cache_bytes) {
-  const int64_t row_bytes = block_size * side.unit_elems * cache_bytes;
+// Whether a full group, which is written in passes of one line per row, ends up as whole lines.
+bool has_whole_lines(const CacheSide& side, int64_t cache_bytes) {
+  const int64_t row_bytes = side.group_tokens * side.unit_elems * cache_bytes;
   return (row_bytes <= kCacheLineBytes || is_whole_lines(row_bytes)) &&
-         is_line_aligned(side.cache) && is_whole_lines(side.head_size * block_size * cache_bytes) &&
+         is_line_aligned(side.cache) && is_whole_lines(side.group_stride * cache_bytes) &&
          is_whole_lines(side.block_stride * cache_bytes) &&
          is_whole_lines(side.head_stride * cache_bytes);
 }
@@ -61,13 +60,12 @@ UnitPlan plan_units(const CacheSide& side, const CacheWriterParams& p) {
       .side = side,
       .kind = p.kind,
       .heads = p.heads,
-      .block_size = p.block_size,
       .scale_stride = p.scale_stride,
       .src_bytes = element_bytes_of(p.dtype),
       .cache_bytes = cache_bytes,
       .convert = store_conversion(p.dtype, p.kind),
       .transpose = transposition_of(side.unit_elems * cache_bytes),
-      .full_page_stores = stores_for(p, has_whole_lines(side, p.block_size, cache_bytes)),
+      .full_group_stores = stores_for(p, has_whole_lines(side, cache_bytes)),
   };
 }
 
@@ -83,9 +81,11 @@ const char* source(const UnitPlan& plan, int64_t token, int64_t head, int64_t el
 // `elem` is a multiple of unit_elems.
 char* destination(const UnitPlan& plan, const TokenRun& run, int64_t head, int64_t elem) {
   const CacheSide& s = plan.side;
-  return s.cache + (run.block * s.block_stride + head * s.head_stride +
-                    run.offset * s.offset_stride + elem / s.unit_elems * s.unit_stride) *
-                       plan.cache_bytes;
+  return s.cache +
+         (run.block * s.block_stride + head * s.head_stride +
+          run.offset / s.group_tokens * s.group_stride +
+          run.offset % s.group_tokens * s.offset_stride + elem / s.unit_elems * s.unit_stride) *
+             plan.cache_bytes;
 }
 
 // Unusual x: one unit at a time.
@@ -152,10 +152,9 @@ void write_tiles(const UnitPlan& plan, const TokenRun& run, Stores stores) noexc
   }
 }
 
-void write_run(const UnitPlan& plan, const TokenRun& run) noexcept {
-  const bool full_page = run.count == plan.block_size;
-  const Stores stores = full_page ? plan.full_page_stores : Stores::kCached;
-  if (plan.side.head_size == 0) return;
+void write_group(const UnitPlan& plan, const TokenRun& run) noexcept {
+  const bool full_group = run.count == plan.side.group_tokens;
+  const Stores stores = full_group ? plan.full_group_stores : Stores::kCached;
   if (plan.transpose == nullptr) {
     write_units(plan, run);
   } else if (plan.kind == CacheKind::kAuto) {
@@ -165,14 +164,26 @@ void write_run(const UnitPlan& plan, const TokenRun& run) noexcept {
   }
 }
 
+void write_run(const UnitPlan& plan, const TokenRun& run) noexcept {
+  if (plan.side.head_size == 0) return;
+  for (int64_t i = 0; i < run.count;) {
+    const int64_t offset = run.offset + i;
+    const int64_t room = plan.side.group_tokens - offset % plan.side.group_tokens;
+    const int64_t count = smaller(room, run.count - i);
+    write_group(plan, {run.token + i, count, run.block, offset});
+    i += count;
+  }
+}
+
 }  // namespace
 
 void reshape_and_cache(const Tensor& key, const Tensor& value, Tensor& key_cache,
                        Tensor& value_cache, const Tensor& slot_mapping,
                        const std::string& kv_cache_dtype, const Tensor& k_scale,
-                       const Tensor& v_scale) {
-  const CacheWriterParams p = validate_reshape_and_cache(
-      key, value, key_cache, value_cache, slot_mapping, kv_cache_dtype, k_scale, v_scale);
+                       const Tensor& v_scale, bool interleaved_v) {
+  const CacheWriterParams p =
+      validate_reshape_and_cache(key, value, key_cache, value_cache, slot_mapping, kv_cache_dtype,
+                                 k_scale, v_scale, interleaved_v);
   check_slots({"reshape_and_cache", "slot_mapping"}, p.slot_mapping, p.tokens, p.num_slots);
   const UnitPlan keys = plan_units(p.key, p);
   const UnitPlan values = plan_units(p.value, p);

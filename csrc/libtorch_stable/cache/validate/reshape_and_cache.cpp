@@ -9,13 +9,15 @@ namespace {
 
 constexpr const char* kOp = "reshape_and_cache";
 
-void set_cache_layout(CacheSide& side, const Tensor& cache, int64_t head_size, int64_t block_size,
+void set_cache_layout(CacheSide& side, const Tensor& cache, int64_t head_size, int64_t group_tokens,
                       int64_t unit_elems) {
   side.head_size = head_size;
+  side.group_tokens = group_tokens;
+  side.group_stride = group_tokens * head_size;
   side.block_stride = cache.stride(0);
   side.head_stride = cache.stride(1);
   side.offset_stride = unit_elems;
-  side.unit_stride = block_size * unit_elems;
+  side.unit_stride = group_tokens * unit_elems;
   side.unit_elems = unit_elems;
 }
 
@@ -25,7 +27,8 @@ CacheWriterParams validate_reshape_and_cache(const Tensor& key, const Tensor& va
                                              const Tensor& key_cache, const Tensor& value_cache,
                                              const Tensor& slot_mapping,
                                              const std::string& kv_cache_dtype,
-                                             const Tensor& k_scale, const Tensor& v_scale) {
+                                             const Tensor& k_scale, const Tensor& v_scale,
+                                             bool interleaved_v) {
   check_dim(key, {kOp, "key"}, 3);
   const int64_t heads = key.size(1);
   check_shape(value, {kOp, "value"}, {kAnySize, heads, key.size(2)});
@@ -36,6 +39,11 @@ CacheWriterParams validate_reshape_and_cache(const Tensor& key, const Tensor& va
   if (x == 0)
     fail({kOp, "key_cache"},
          "must not be empty in dimension 4, got shape " + shape_text(key_cache));
+  if (interleaved_v && block_size % x != 0) {
+    fail({kOp, "key_cache"},
+         "must have a block size that is a multiple of x for interleaved_v, got shape " +
+             shape_text(key_cache));
+  }
   // A head that x does not divide loses its remainder if the shapes of both caches say so.
   const int64_t chunks = key.size(2) / x;
   const int64_t head_size = chunks * x;
@@ -48,7 +56,7 @@ CacheWriterParams validate_reshape_and_cache(const Tensor& key, const Tensor& va
   p.num_slots = blocks * block_size;
   p.block_size = block_size;
   set_cache_layout(p.key, key_cache, head_size, block_size, x);
-  set_cache_layout(p.value, value_cache, head_size, block_size, 1);
+  set_cache_layout(p.value, value_cache, head_size, interleaved_v ? x : block_size, 1);
   return p;
 }
 

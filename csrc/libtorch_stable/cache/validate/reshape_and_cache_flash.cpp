@@ -33,6 +33,8 @@ void check_scale_shapes(const Tensor& k_scale, const Tensor& v_scale, int64_t he
 void set_cache_layout(CacheSide& side, const Tensor& cache) {
   side.head_size = cache.size(3);
   side.block_stride = cache.stride(0);
+  side.group_tokens = cache.size(1);
+  side.group_stride = 0;
   side.offset_stride = cache.stride(1);
   side.head_stride = cache.stride(2);
   side.unit_stride = cache.size(3);

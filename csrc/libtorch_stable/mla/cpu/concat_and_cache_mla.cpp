@@ -10,9 +10,9 @@ namespace kvops::cpu {
 
 void concat_and_cache_mla(const Tensor& kv_c, const Tensor& k_pe, Tensor& kv_cache,
                           const Tensor& slot_mapping, const std::string& kv_cache_dtype,
-                          const Tensor& scale) {
-  const MlaEntriesParams p =
-      validate_concat_and_cache_mla(kv_c, k_pe, kv_cache, slot_mapping, kv_cache_dtype, scale);
+                          const Tensor& scale, bool skip_scale) {
+  const MlaEntriesParams p = validate_concat_and_cache_mla(kv_c, k_pe, kv_cache, slot_mapping,
+                                                           kv_cache_dtype, scale, skip_scale);
   check_slots({"concat_and_cache_mla", "slot_mapping"}, p.slot_mapping, p.tokens, p.num_slots);
   const MlaKernels& kernels = mla_kernels();
   parallel_for(p.tokens, 64,

@@ -5,11 +5,18 @@
 namespace kvops {
 namespace {
 
+bool is_ds_mla(CacheKind kind) {
+  return kind == CacheKind::kFp8DsMla || kind == CacheKind::kFp8DsMlaPow2;
+}
+
 // Widths and dtypes of the 656-byte entry. Other 16-bit inputs would pass by size alone, as in
 // vLLM, which then takes the largest bit pattern of a half for its magnitude.
 void check_ds_mla(const MlaEntriesArgs& args) {
   check_shape(args.kv_c, {args.op, "kv_c"}, {kAnySize, kDsMlaLatentElems});
-  check_shape(args.k_pe, {args.op, "k_pe"}, {kAnySize, kDsMlaRopeElems});
+  // The newer variant may be written without a rotary part.
+  const bool no_rope =
+      args.kind == CacheKind::kFp8DsMlaPow2 && args.k_pe.dim() == 2 && args.k_pe.size(1) == 0;
+  if (!no_rope) check_shape(args.k_pe, {args.op, "k_pe"}, {kAnySize, kDsMlaRopeElems});
   check_shape(args.kv_cache, {args.op, "kv_cache"}, {kAnySize, kAnySize, kDsMlaEntryBytes});
   check_dtype(args.kv_c, {args.op, "kv_c"}, {DType::kBFloat16});
 }
@@ -33,13 +40,14 @@ void check_rows(const Tensor& tensor, Arg arg, int64_t rows) {
 
 MlaEntriesParams validate_mla_entries(const MlaEntriesArgs& args) {
   const char* op = args.op;
-  const bool reads_scale = args.kind == CacheKind::kFp8E4m3 || args.kind == CacheKind::kFp8E5m2;
+  const bool reads_scale =
+      (args.kind == CacheKind::kFp8E4m3 || args.kind == CacheKind::kFp8E5m2) && !args.skip_scale;
   check_same_device(op, {{args.kv_c, "kv_c"},
                          {args.k_pe, "k_pe"},
                          {args.kv_cache, "kv_cache"},
                          {args.slot_mapping, "slot_mapping"}});
   if (reads_scale) check_same_device(op, {{args.kv_c, "kv_c"}, args.scale});
-  args.kind == CacheKind::kFp8DsMla ? check_ds_mla(args) : check_plain(args);
+  is_ds_mla(args.kind) ? check_ds_mla(args) : check_plain(args);
   const DType dtype = dtype_of(args.kv_c);
   check_dtype(args.k_pe, {op, "k_pe"}, {dtype});
   check_cache_dtype(args.kv_cache, {op, "kv_cache"}, args.kind, dtype);
@@ -55,7 +63,8 @@ MlaEntriesParams validate_mla_entries(const MlaEntriesArgs& args) {
       .slot_mapping = readable_int64(args.slot_mapping, {op, "slot_mapping"}),
       .scale = reads_scale ? readable_scale(args.scale.tensor, {op, args.scale.name}, 1) : nullptr,
       .dtype = dtype,
-      .kind = args.kind,
+      .kind = is_ds_mla(args.kind) ? CacheKind::kFp8DsMla : args.kind,
+      .power_of_two_scales = args.kind == CacheKind::kFp8DsMlaPow2,
       .tokens = args.slot_mapping.size(0),
       .num_slots = args.kv_cache.size(0) * args.kv_cache.size(1),
       .block_size = args.kv_cache.size(1),

@@ -18,6 +18,7 @@ struct MlaEntriesArgs {
   const Tensor& slot_mapping;
   CacheKind kind;
   NamedTensor scale;
+  bool skip_scale = false;  // the scale is 1, and the tensor is not looked at
 };
 
 MlaEntriesParams validate_mla_entries(const MlaEntriesArgs& args);

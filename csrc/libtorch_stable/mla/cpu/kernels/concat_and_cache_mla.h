@@ -17,6 +17,14 @@ inline float ds_mla_scale(float amax) {
   return scale > FLT_MIN ? scale : FLT_MIN;
 }
 
+// Such a scale is the same number to readers that keep only its exponent, or only bfloat16 of it.
+inline float ds_mla_power_of_two_scale(float amax) {
+  constexpr float kMinScale = 1e-4f;
+  const float scale = amax / kE4m3Max;
+  return round_up_to_power_of_two(scale > kMinScale ? scale : kMinScale);
+}
+
+template <bool kPowerOfTwoScales>
 void write_ds_mla_entry(const MlaEntriesParams& p, int64_t token, char* entry) {
   constexpr int64_t kTiles = kDsMlaLatentElems / kTileElems;
   static_assert(kTiles <= kMaxTiles);
@@ -28,13 +36,22 @@ void write_ds_mla_entry(const MlaEntriesParams& p, int64_t token, char* entry) {
                 .bytes = entry + i * kTileElems,
                 .scale = entry + kDsMlaScalesByte + i * kScaleBytes};
   }
-  quantize_tiles(tiles, kTiles, [](float amax) { return ds_mla_scale(amax); });
-  __builtin_memcpy(entry + kDsMlaRopeByte, k_pe, kDsMlaEntryBytes - kDsMlaRopeByte);
+  quantize_tiles(tiles, kTiles, [](float amax) {
+    return kPowerOfTwoScales ? ds_mla_power_of_two_scale(amax) : ds_mla_scale(amax);
+  });
+  constexpr int64_t kRopeBytes = kDsMlaEntryBytes - kDsMlaRopeByte;
+  if (p.rope_elems == 0) {
+    __builtin_memset(entry + kDsMlaRopeByte, 0, kRopeBytes);
+  } else {
+    __builtin_memcpy(entry + kDsMlaRopeByte, k_pe, kRopeBytes);
+  }
 }
 
 void write_entries(const MlaEntriesParams& p, int64_t begin, int64_t end) noexcept {
-  const EntryWriter write =
-      p.kind == CacheKind::kFp8DsMla ? write_ds_mla_entry : plain_entry_writer(p);
+  EntryWriter write = plain_entry_writer(p);
+  if (p.kind == CacheKind::kFp8DsMla) {
+    write = p.power_of_two_scales ? write_ds_mla_entry<true> : write_ds_mla_entry<false>;
+  }
   for (int64_t token = begin; token < end; ++token) {
     if (char* entry = entry_of(p, token)) write(p, token, entry);
   }

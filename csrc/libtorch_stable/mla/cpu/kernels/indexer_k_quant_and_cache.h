@@ -15,12 +15,6 @@ inline float indexer_scale(float amax) {
   return (amax > kMinAmax ? amax : kMinAmax) / kE4m3Max;
 }
 
-// Not by the exponent bits: log2f of a value just above a small power of two rounds down to its
-// exponent, and the recorded scales follow it (spec 17).
-inline float power_of_two_scale(float amax) {
-  return __builtin_exp2f(__builtin_ceilf(__builtin_log2f(indexer_scale(amax))));
-}
-
 template <class ScaleOf>
 inline void quantize_keys(const IndexerQuantParams& p, int64_t begin, int64_t end,
                           const ScaleOf& scale_of) {
@@ -52,7 +46,8 @@ inline void quantize_keys(const IndexerQuantParams& p, int64_t begin, int64_t en
 
 void indexer_quant(const IndexerQuantParams& p, int64_t begin, int64_t end) noexcept {
   if (p.power_of_two_scales) {
-    quantize_keys(p, begin, end, [](float amax) { return power_of_two_scale(amax); });
+    quantize_keys(p, begin, end,
+                  [](float amax) { return round_up_to_power_of_two(indexer_scale(amax)); });
   } else {
     quantize_keys(p, begin, end, [](float amax) { return indexer_scale(amax); });
   }

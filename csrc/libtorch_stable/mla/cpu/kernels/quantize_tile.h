@@ -26,6 +26,12 @@ struct Tile {
 // is kept busy with other tiles meanwhile.
 constexpr int64_t kMaxTiles = 16;
 
+// Not by the exponent bits: log2f of a value just above a small power of two rounds down to its
+// exponent, and the recorded scales follow it (spec 17).
+inline float round_up_to_power_of_two(float scale) {
+  return __builtin_exp2f(__builtin_ceilf(__builtin_log2f(scale)));
+}
+
 inline float tile_amax(const bfloat16_t* in) {
   // Magnitudes order like their bits; signed 16-bit lanes, because SSE2 has that maximum.
   int16_t largest = 0;
