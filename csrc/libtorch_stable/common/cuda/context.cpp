@@ -17,7 +17,9 @@ namespace {
 }  // namespace
 
 CudaContext::CudaContext(const char* op, const Tensor& tensor)
-    : op_(op), device_(tensor.get_device_index()) {
+    : CudaContext(op, tensor.get_device_index()) {}
+
+CudaContext::CudaContext(const char* op, int32_t device) : op_(op), device_(device) {
   if (!driver_problem().empty()) fail(op, driver_problem());
   if (aoti_torch_create_cuda_guard(device_, &guard_) != AOTI_TORCH_SUCCESS) {
     fail(op, "torch could not switch to cuda:" + std::to_string(device_));

@@ -16,6 +16,8 @@ class CudaContext {
  public:
   // Raises if the driver is too old for our runtime (one sentence that names both).
   CudaContext(const char* op, const Tensor& tensor);
+  // For calls without a CUDA tensor.
+  CudaContext(const char* op, int32_t device);
   ~CudaContext();
   CudaContext(const CudaContext&) = delete;
   CudaContext& operator=(const CudaContext&) = delete;

@@ -20,12 +20,17 @@ static __device__ __forceinline__ float widen(half_t x) {
   return __half2float(__builtin_bit_cast(__half, x.bits));
 }
 
+static __device__ __forceinline__ float2 widen_halves(uint32_t pair) {
+  return {widen(half_t{static_cast<uint16_t>(pair)}),
+          widen(half_t{static_cast<uint16_t>(pair >> 16)})};
+}
+
 // Two fp8 values at once, the first in the low byte.
 static __device__ __forceinline__ float2 widen_pair(uint16_t pair, e4m3_t) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 890
   uint32_t halves;
   asm("cvt.rn.f16x2.e4m3x2 %0, %1;" : "=r"(halves) : "h"(pair));
-  return __half22float2(__builtin_bit_cast(__half2, halves));
+  return widen_halves(halves);
 #else
   return {to_float(e4m3_t{static_cast<uint8_t>(pair & 0xff)}),
           to_float(e4m3_t{static_cast<uint8_t>(pair >> 8)})};
@@ -36,7 +41,7 @@ static __device__ __forceinline__ float2 widen_pair(uint16_t pair, e5m2_t) {
   // An e5m2 is the upper byte of a half.
   const uint32_t halves =
       (static_cast<uint32_t>(pair & 0xff) << 8) | (static_cast<uint32_t>(pair >> 8) << 24);
-  return __half22float2(__builtin_bit_cast(__half2, halves));
+  return widen_halves(halves);
 }
 
 // ---- narrow_as: from float, rounded to nearest even, NaN to the positive quiet NaN
