@@ -89,10 +89,27 @@ def make_call(case: OpCase, sample: Sample, device: str, *, misaligned: bool = F
     return guard(case, make_args(case, sample, device), misaligned=misaligned)
 
 
-def make_args(case: OpCase, sample: Sample, device: str) -> Args:
-    """The same as the sample makes them: not guarded."""
-    generator = torch.Generator().manual_seed(zlib.crc32(f"{case.name}-{sample.id}".encode()))
-    return sample.make(torch.device(device), generator)
+def make_args(case: OpCase, sample: Sample, device: str, seed: int = 0) -> Args:
+    """The same as the sample makes them: not guarded. Another seed gives other content."""
+    name = f"{case.name}-{sample.id}{f'-{seed}' if seed else ''}"
+
+    def make(device: str) -> Args:
+        generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
+        return sample.make(torch.device(device), generator)
+
+    args = make(device)
+    return args if device == "cpu" else _with_layout_of(make("cpu"), args)
+
+
+def _with_layout_of(on_cpu: Args, args: Args) -> Args:
+    """Tensors with the strides that they have on the CPU: `Tensor.to` closes gaps."""
+    changed = dict(args)
+    for name, tensor in args.items():
+        model = on_cpu[name]
+        if isinstance(tensor, Tensor) and tensor.stride() != model.stride():
+            storage = torch.empty(0, dtype=torch.uint8).set_(model.untyped_storage())
+            changed[name] = _same_view(model, storage.to(tensor.device))
+    return changed
 
 
 def guard(case: OpCase, args: Args, *, misaligned: bool = False) -> Call:

@@ -20,7 +20,7 @@ from registry import Args, OpCase, Refusal, Sample
 _POSITIONS = 29
 
 
-def _sample(
+def sample(
     kind: str,
     dtype: torch.dtype,
     is_neox: bool,
@@ -76,20 +76,20 @@ def _shorter(tensor: Tensor) -> Tensor:
 CASE = OpCase(
     name="concat_and_cache_mla_rope_fused",
     samples=(
-        *(_sample("auto", dtype, neox) for dtype in _DTYPES for neox in (True, False)),
-        *(_sample("fp8", dtype, neox) for dtype in _DTYPES for neox in (True, False)),
-        _sample("fp8_e5m2", torch.float16, False),
-        _sample("fp8_ds_mla", torch.bfloat16, True),
+        *(sample("auto", dtype, neox) for dtype in _DTYPES for neox in (True, False)),
+        *(sample("fp8", dtype, neox) for dtype in _DTYPES for neox in (True, False)),
+        sample("fp8_e5m2", torch.float16, False),
+        sample("fp8_ds_mla", torch.bfloat16, True),
         # Around the 32 pairs that are rotated together, and none.
-        _sample("auto", torch.bfloat16, True, widths=(20, 66), views=True),
-        _sample("auto", torch.float16, False, widths=(20, 62), views=True),
-        _sample("auto", torch.float32, False, widths=(3, 130), views=True),
-        _sample("fp8_e4m3", torch.float16, True, widths=(5, 2), views=True),
-        _sample("auto", torch.bfloat16, False, widths=(16, 0)),
-        _sample("auto", torch.bfloat16, True, 5, 0),
-        _sample("auto", torch.bfloat16, False, 30, 40, views=True),
-        _sample("auto", torch.bfloat16, True, 1, 1),
-        _sample("auto", torch.bfloat16, True, 0),
+        sample("auto", torch.bfloat16, True, widths=(20, 66), views=True),
+        sample("auto", torch.float16, False, widths=(20, 62), views=True),
+        sample("auto", torch.float32, False, widths=(3, 130), views=True),
+        sample("fp8_e4m3", torch.float16, True, widths=(5, 2), views=True),
+        sample("auto", torch.bfloat16, False, widths=(16, 0)),
+        sample("auto", torch.bfloat16, True, 5, 0),
+        sample("auto", torch.bfloat16, False, 30, 40, views=True),
+        sample("auto", torch.bfloat16, True, 1, 1),
+        sample("auto", torch.bfloat16, True, 0),
     ),
     refusals=(
         Refusal("kind", set_to(kv_cache_dtype="nvfp4"), "kv_cache_dtype must be one of"),

@@ -9,7 +9,7 @@ from mla.inputs import awkward, freed, poisoned, replace, transposed
 from registry import Args, OpCase, Refusal, Sample
 
 
-def _sample(
+def sample(
     tokens: int, heads: int, nope: int, rope: int, dtype: torch.dtype, padded: bool = False
 ) -> Sample:
     def make(device: torch.device, generator: torch.Generator) -> Args:
@@ -30,15 +30,15 @@ def _sample(
 CASE = OpCase(
     name="concat_mla_q",
     samples=(
-        _sample(5, 3, 512, 64, torch.bfloat16),
-        _sample(2, 128, 512, 64, torch.float16),
-        _sample(3, 2, 1024, 64, torch.bfloat16),
-        _sample(3, 5, 7, 3, torch.float32),
-        _sample(4, 2, 512, 64, torch.bfloat16, padded=True),
-        _sample(0, 2, 512, 64, torch.bfloat16),
-        _sample(3, 0, 512, 64, torch.bfloat16),
-        _sample(70, 9, 129, 0, torch.float16, padded=True),
-        _sample(1, 1, 1, 1, torch.float16),
+        sample(5, 3, 512, 64, torch.bfloat16),
+        sample(2, 128, 512, 64, torch.float16),
+        sample(3, 2, 1024, 64, torch.bfloat16),
+        sample(3, 5, 7, 3, torch.float32),
+        sample(4, 2, 512, 64, torch.bfloat16, padded=True),
+        sample(0, 2, 512, 64, torch.bfloat16),
+        sample(3, 0, 512, 64, torch.bfloat16),
+        sample(70, 9, 129, 0, torch.float16, padded=True),
+        sample(1, 1, 1, 1, torch.float16),
     ),
     refusals=(
         Refusal("rank", replace("ql_nope", lambda t: t[0]), "ql_nope must have 3 dimensions"),

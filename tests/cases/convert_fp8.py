@@ -17,7 +17,7 @@ def _as_is(tensor: Tensor) -> Tensor:
     return tensor
 
 
-def _sample(
+def sample(
     direction: str,
     dtype: torch.dtype,
     shape: Sequence[int] = (3, 2, 5, 40),
@@ -62,21 +62,21 @@ _REPEATED = ("repeated", _as_is, lambda t: t[:1].expand_as(t))
 CASE = OpCase(
     name="convert_fp8",
     samples=(
-        *(_sample("store", dtype) for dtype in WRITER_DTYPES),
-        *(_sample("load", dtype) for dtype in WRITER_DTYPES),
-        *(_sample("store", dtype, scale=-3.5, kind="fp8_e4m3") for dtype in WRITER_DTYPES),
-        *(_sample("load", dtype, scale=1e30, kind="fp8_e4m3") for dtype in WRITER_DTYPES),
-        _sample("store", torch.bfloat16, fp8=torch.float8_e4m3fn),
-        _sample("load", torch.float16, fp8=torch.float8_e4m3fn),
-        _sample("store", torch.float32, (777,), scale=0.0),
-        _sample("load", torch.float32, (777,), scale=float("nan")),
-        _sample("load", torch.float16, (777,), scale=float("inf")),
-        _sample("store", torch.bfloat16, (), scale=1.0),
-        _sample("load", torch.bfloat16, (1, 1), scale=1e300),
-        *(_sample("store", torch.bfloat16, views=v) for v in (_BOTH_SWAPPED, _ONE_SWAPPED, _PARTS)),
-        *(_sample("load", torch.float32, views=v) for v in (_BOTH_SWAPPED, _STRIDED, _REPEATED)),
-        _sample("store", torch.float16, (0, 4)),
-        _sample("load", torch.bfloat16, (3, 0, 2)),
+        *(sample("store", dtype) for dtype in WRITER_DTYPES),
+        *(sample("load", dtype) for dtype in WRITER_DTYPES),
+        *(sample("store", dtype, scale=-3.5, kind="fp8_e4m3") for dtype in WRITER_DTYPES),
+        *(sample("load", dtype, scale=1e30, kind="fp8_e4m3") for dtype in WRITER_DTYPES),
+        sample("store", torch.bfloat16, fp8=torch.float8_e4m3fn),
+        sample("load", torch.float16, fp8=torch.float8_e4m3fn),
+        sample("store", torch.float32, (777,), scale=0.0),
+        sample("load", torch.float32, (777,), scale=float("nan")),
+        sample("load", torch.float16, (777,), scale=float("inf")),
+        sample("store", torch.bfloat16, (), scale=1.0),
+        sample("load", torch.bfloat16, (1, 1), scale=1e300),
+        *(sample("store", torch.bfloat16, views=v) for v in (_BOTH_SWAPPED, _ONE_SWAPPED, _PARTS)),
+        *(sample("load", torch.float32, views=v) for v in (_BOTH_SWAPPED, _STRIDED, _REPEATED)),
+        sample("store", torch.float16, (0, 4)),
+        sample("load", torch.bfloat16, (3, 0, 2)),
     ),
     refusals=(
         Refusal("auto", change(kv_cache_dtype=lambda _: "auto"), "kv_cache_dtype must be one of"),

@@ -11,7 +11,7 @@ from gather.paged import make_requests, packed_cache, poisoned, random_bits
 from registry import Args, OpCase, Refusal, Sample
 
 
-def _sample(
+def sample(
     sample_id: str,
     lengths: Sequence[int],
     *,
@@ -41,14 +41,14 @@ def _sample(
 CASE = OpCase(
     name="cp_gather_and_upconvert_fp8_kv_cache",
     samples=(
-        _sample("uint8", [17, 1, 0, 80]),
-        _sample("e4m3", [17, 1, 0, 80], cache_dtype=torch.float8_e4m3fn, block_size=16),
-        _sample("e5m2-packed", [20, 13], cache_dtype=torch.float8_e5m2, block_size=7, packed=True),
-        _sample("rows-before", [5, 6], rows_before=4),
-        _sample("one-token", [1]),
-        _sample("one-per-block", [3, 2], block_size=1, packed=True),
-        _sample("no-token", [0, 0]),
-        _sample("no-request", [], rows_before=2),
+        sample("uint8", [17, 1, 0, 80]),
+        sample("e4m3", [17, 1, 0, 80], cache_dtype=torch.float8_e4m3fn, block_size=16),
+        sample("e5m2-packed", [20, 13], cache_dtype=torch.float8_e5m2, block_size=7, packed=True),
+        sample("rows-before", [5, 6], rows_before=4),
+        sample("one-token", [1]),
+        sample("one-per-block", [3, 2], block_size=1, packed=True),
+        sample("no-token", [0, 0]),
+        sample("no-request", [], rows_before=2),
     ),
     refusals=(
         Refusal(

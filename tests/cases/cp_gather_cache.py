@@ -11,7 +11,7 @@ from gather.paged import make_requests, packed_cache, poisoned, random_bits
 from registry import Args, OpCase, Refusal, Sample
 
 
-def _sample(
+def sample(
     sample_id: str,
     dtype: torch.dtype,
     lengths: Sequence[int],
@@ -45,20 +45,20 @@ def _sample(
 CASE = OpCase(
     name="cp_gather_cache",
     samples=(
-        _sample("bfloat16-576", torch.bfloat16, [17, 1, 0, 40], entry=(576,)),
-        _sample(
+        sample("bfloat16-576", torch.bfloat16, [17, 1, 0, 40], entry=(576,)),
+        sample(
             "uint8-656-starts", torch.uint8, [17, 1, 0, 40], entry=(656,), starts=[5, 0, 31, 16]
         ),
-        _sample("float32-heads", torch.float32, [3, 9], entry=(2, 5), block_size=4),
-        _sample("float32-flat-rows", torch.float32, [3, 9], entry=(2, 5), flat_rows=True),
-        _sample("float16-packed", torch.float16, [20, 13], starts=[1, 2], packed=True),
-        _sample("float8-1-wide-1-per-block", torch.float8_e4m3fn, [3, 2], entry=(1,), block_size=1),
-        _sample("int64", torch.int64, [5, 6], entry=(3,), block_size=3),
-        _sample("spare-rows", torch.bfloat16, [4, 5], spare_rows=3),
-        _sample("padded-batch", torch.bfloat16, [4, 5, 6], padded_batch=1),
-        _sample("one-token", torch.float32, [1]),
-        _sample("no-token", torch.float32, [0, 0]),
-        _sample("no-request", torch.float32, []),
+        sample("float32-heads", torch.float32, [3, 9], entry=(2, 5), block_size=4),
+        sample("float32-flat-rows", torch.float32, [3, 9], entry=(2, 5), flat_rows=True),
+        sample("float16-packed", torch.float16, [20, 13], starts=[1, 2], packed=True),
+        sample("float8-1-wide-1-per-block", torch.float8_e4m3fn, [3, 2], entry=(1,), block_size=1),
+        sample("int64", torch.int64, [5, 6], entry=(3,), block_size=3),
+        sample("spare-rows", torch.bfloat16, [4, 5], spare_rows=3),
+        sample("padded-batch", torch.bfloat16, [4, 5, 6], padded_batch=1),
+        sample("one-token", torch.float32, [1]),
+        sample("no-token", torch.float32, [0, 0]),
+        sample("no-request", torch.float32, []),
     ),
     refusals=(
         Refusal(

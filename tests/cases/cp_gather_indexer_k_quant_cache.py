@@ -11,7 +11,7 @@ from gather.paged import make_requests, poisoned, random_bits
 from registry import Args, OpCase, Refusal, Sample
 
 
-def _sample(
+def sample(
     sample_id: str,
     lengths: Sequence[int],
     *,
@@ -45,14 +45,14 @@ def _sample(
 CASE = OpCase(
     name="cp_gather_indexer_k_quant_cache",
     samples=(
-        _sample("uint8", [17, 1, 0, 80]),
-        _sample("float8-256", [17, 5], head_dim=256, scale_bytes=8, dtype=torch.float8_e4m3fn),
-        _sample("packed", [20, 13], block_size=16, packed=True),
-        _sample("upper-bound-of-rows", [5, 6], spare_rows=7),
-        _sample("one-per-block", [3, 2], block_size=1),
-        _sample("one-token", [1], head_dim=3),
-        _sample("no-token", [0, 0]),
-        _sample("no-request", [], spare_rows=2),
+        sample("uint8", [17, 1, 0, 80]),
+        sample("float8-256", [17, 5], head_dim=256, scale_bytes=8, dtype=torch.float8_e4m3fn),
+        sample("packed", [20, 13], block_size=16, packed=True),
+        sample("upper-bound-of-rows", [5, 6], spare_rows=7),
+        sample("one-per-block", [3, 2], block_size=1),
+        sample("one-token", [1], head_dim=3),
+        sample("no-token", [0, 0]),
+        sample("no-request", [], spare_rows=2),
     ),
     refusals=(
         Refusal(

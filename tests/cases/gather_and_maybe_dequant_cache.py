@@ -11,7 +11,7 @@ from gather.paged import make_requests, packed_cache, poisoned, random_bits
 from registry import Args, OpCase, Refusal, Sample
 
 
-def _sample(
+def sample(
     sample_id: str,
     dst_dtype: torch.dtype,
     kind: str = "auto",
@@ -58,23 +58,23 @@ _STARTS = (5, 0, 31, 16)
 CASE = OpCase(
     name="gather_and_maybe_dequant_cache",
     samples=(
-        _sample("bfloat16", _BF16),
-        _sample("float16-starts", _HALF, "float16", starts=_STARTS),
-        _sample("float32-320", _FLOAT, width=320, block_size=64),
-        _sample("bfloat16-fp8", _BF16, "fp8"),
-        _sample("float16-fp8-starts", _HALF, "fp8_e4m3", cache_dtype=_E4M3, starts=_STARTS),
-        _sample("float32-fp8-packed", _FLOAT, "fp8", width=77, packed=True, scale=-3.7),
-        _sample("bfloat16-e5m2-packed", _BF16, "fp8_e5m2", width=77, packed=True),
-        _sample("float16-e5m2", _HALF, "fp8_e5m2", cache_dtype=_E5M2, width=33, block_size=5),
-        _sample("float32-e5m2", _FLOAT, "fp8_e5m2", width=16),
-        _sample("one-per-block", _BF16, "fp8", lengths=(3, 4), width=15, block_size=1),
-        _sample("extra-rows", _BF16, "fp8", lengths=(5, 6), width=40, extra_rows=4),
-        _sample("uncovered", _BF16, lengths=(5, 6), width=40, uncovered_tokens=3, packed=True),
-        _sample("scale-nan", _HALF, "fp8", lengths=(3,), width=64, scale=float("nan")),
-        _sample("scale-tiny", _FLOAT, "fp8", lengths=(3,), width=64, scale=1e-44),
-        _sample("one-token", _FLOAT, lengths=(1,), width=1),
-        _sample("no-token", _BF16, "fp8", lengths=(0, 0)),
-        _sample("no-request", _BF16, lengths=()),
+        sample("bfloat16", _BF16),
+        sample("float16-starts", _HALF, "float16", starts=_STARTS),
+        sample("float32-320", _FLOAT, width=320, block_size=64),
+        sample("bfloat16-fp8", _BF16, "fp8"),
+        sample("float16-fp8-starts", _HALF, "fp8_e4m3", cache_dtype=_E4M3, starts=_STARTS),
+        sample("float32-fp8-packed", _FLOAT, "fp8", width=77, packed=True, scale=-3.7),
+        sample("bfloat16-e5m2-packed", _BF16, "fp8_e5m2", width=77, packed=True),
+        sample("float16-e5m2", _HALF, "fp8_e5m2", cache_dtype=_E5M2, width=33, block_size=5),
+        sample("float32-e5m2", _FLOAT, "fp8_e5m2", width=16),
+        sample("one-per-block", _BF16, "fp8", lengths=(3, 4), width=15, block_size=1),
+        sample("extra-rows", _BF16, "fp8", lengths=(5, 6), width=40, extra_rows=4),
+        sample("uncovered", _BF16, lengths=(5, 6), width=40, uncovered_tokens=3, packed=True),
+        sample("scale-nan", _HALF, "fp8", lengths=(3,), width=64, scale=float("nan")),
+        sample("scale-tiny", _FLOAT, "fp8", lengths=(3,), width=64, scale=1e-44),
+        sample("one-token", _FLOAT, lengths=(1,), width=1),
+        sample("no-token", _BF16, "fp8", lengths=(0, 0)),
+        sample("no-request", _BF16, lengths=()),
     ),
     refusals=(
         Refusal(

@@ -18,7 +18,7 @@ from mla.inputs import (
 from registry import Args, OpCase, Refusal, Sample
 
 
-def _sample(
+def sample(
     scale_format: str,
     tokens: int = 21,
     head_size: int = 128,
@@ -51,14 +51,14 @@ def _sample(
 CASE = OpCase(
     name="indexer_k_quant_and_cache",
     samples=(
-        _sample("ue8m0"),
-        _sample("auto"),
-        _sample("ue8m0", 13, 512, (5, 7), views=True),
-        _sample("fp8", 13, 384, (5, 7), views=True),
-        _sample("", 33, 128, (40, 1)),
-        _sample("ue8m0", 200, 128, (4, 64)),
-        _sample("auto", 1, 128, (1, 2)),
-        _sample("ue8m0", 0),
+        sample("ue8m0"),
+        sample("auto"),
+        sample("ue8m0", 13, 512, (5, 7), views=True),
+        sample("fp8", 13, 384, (5, 7), views=True),
+        sample("", 33, 128, (40, 1)),
+        sample("ue8m0", 200, 128, (4, 64)),
+        sample("auto", 1, 128, (1, 2)),
+        sample("ue8m0", 0),
     ),
     refusals=(
         Refusal("rank", replace("k", lambda t: t[0]), "k must have 2 dimensions"),

@@ -9,7 +9,7 @@ from cases.paged_attention_v1 import HOSTILE, PROBLEMS, REFUSALS, replace_by
 from registry import Args, OpCase, Refusal, Sample
 
 
-def _sample(name: str, problem: Problem, spare_partitions: int = 0) -> Sample:
+def sample(name: str, problem: Problem, spare_partitions: int = 0) -> Sample:
     def make(device: torch.device, generator: torch.Generator) -> Args:
         return problem.make_v2(device, generator, spare_partitions=spare_partitions)
 
@@ -19,8 +19,8 @@ def _sample(name: str, problem: Problem, spare_partitions: int = 0) -> Sample:
 CASE = OpCase(
     name="paged_attention_v2",
     samples=(
-        *(_sample(name, problem) for name, problem in PROBLEMS.items()),
-        _sample("more-scratch-than-needed", PROBLEMS["several-partitions"], 2),
+        *(sample(name, problem) for name, problem in PROBLEMS.items()),
+        sample("more-scratch-than-needed", PROBLEMS["several-partitions"], 2),
     ),
     refusals=(
         *REFUSALS,

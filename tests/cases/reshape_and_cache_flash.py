@@ -22,7 +22,7 @@ from cache.inputs import (
 from registry import Args, OpCase, Refusal, Sample
 
 
-def _sample(
+def sample(
     kind: str,
     dtype: torch.dtype,
     tokens: int = 37,
@@ -84,31 +84,31 @@ _PER_HEAD = "fp8-bfloat16-37x3x64-16-per-head"
 CASE = OpCase(
     name="reshape_and_cache_flash",
     samples=(
-        *(_sample("auto", dtype) for dtype in WRITER_DTYPES),
-        *(_sample("fp8", dtype) for dtype in WRITER_DTYPES),
-        *(_sample("fp8_e5m2", dtype) for dtype in WRITER_DTYPES),
-        _sample("fp8", torch.bfloat16, per_head=True),
-        _sample("auto", torch.bfloat16, per_head=True),
-        _sample("auto", torch.bfloat16, layout="HND"),
-        _sample("fp8", torch.float16, layout="HND", per_head=True),
-        _sample("auto", torch.float32, 29, 5, (80, 80), 8, layout="HND", views=True),
-        _sample("fp8", torch.bfloat16, 29, 5, (80, 80), 8, views=True, per_head=True),
-        _sample("auto", torch.float16, 29, 5, (192, 128), 8, views=True),
-        _sample("fp8_e5m2", torch.bfloat16, 29, 5, (192, 128), 8, layout="HND", per_head=True),
+        *(sample("auto", dtype) for dtype in WRITER_DTYPES),
+        *(sample("fp8", dtype) for dtype in WRITER_DTYPES),
+        *(sample("fp8_e5m2", dtype) for dtype in WRITER_DTYPES),
+        sample("fp8", torch.bfloat16, per_head=True),
+        sample("auto", torch.bfloat16, per_head=True),
+        sample("auto", torch.bfloat16, layout="HND"),
+        sample("fp8", torch.float16, layout="HND", per_head=True),
+        sample("auto", torch.float32, 29, 5, (80, 80), 8, layout="HND", views=True),
+        sample("fp8", torch.bfloat16, 29, 5, (80, 80), 8, views=True, per_head=True),
+        sample("auto", torch.float16, 29, 5, (192, 128), 8, views=True),
+        sample("fp8_e5m2", torch.bfloat16, 29, 5, (192, 128), 8, layout="HND", per_head=True),
         # Rows that are no multiple of 16 bytes: 13 heads of 46.
-        _sample("auto", torch.bfloat16, 29, 13, (46, 46)),
-        _sample("fp8_e4m3", torch.float16, 29, 13, (46, 46), scattered=True),
-        _sample("bfloat16", torch.float16, 29, scattered=True),
-        _sample("float16", torch.float32, 29, scattered=True, layout="HND"),
-        _sample("fp8_ds_mla", torch.bfloat16, 29),
-        _sample("fp8", torch.bfloat16, 40, stored=torch.float8_e4m3fn),
-        _sample("fp8_e5m2", torch.float16, 40, stored=torch.float8_e5m2),
+        sample("auto", torch.bfloat16, 29, 13, (46, 46)),
+        sample("fp8_e4m3", torch.float16, 29, 13, (46, 46), scattered=True),
+        sample("bfloat16", torch.float16, 29, scattered=True),
+        sample("float16", torch.float32, 29, scattered=True, layout="HND"),
+        sample("fp8_ds_mla", torch.bfloat16, 29),
+        sample("fp8", torch.bfloat16, 40, stored=torch.float8_e4m3fn),
+        sample("fp8_e5m2", torch.float16, 40, stored=torch.float8_e5m2),
         # Fewer than 32 elements per token: vLLM never returns.
-        _sample("auto", torch.float32, 3, 1, (1, 1), 1),
-        _sample("fp8", torch.bfloat16, 7, 2, (5, 9), 3, per_head=True),
-        _sample("auto", torch.bfloat16, 1),
-        _sample("auto", torch.bfloat16, 0),
-        _sample("fp8", torch.bfloat16, 0, per_head=True),
+        sample("auto", torch.float32, 3, 1, (1, 1), 1),
+        sample("fp8", torch.bfloat16, 7, 2, (5, 9), 3, per_head=True),
+        sample("auto", torch.bfloat16, 1),
+        sample("auto", torch.bfloat16, 0),
+        sample("fp8", torch.bfloat16, 0, per_head=True),
     ),
     refusals=(
         Refusal(
