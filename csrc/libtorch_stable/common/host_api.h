@@ -3,10 +3,15 @@
 // Both libraries come from the same build, so the layout may change from build to build.
 #pragma once
 
+#include "swap/ops.h"
+
 namespace kvops {
 
 struct HostApi {
   bool (*checked_mode)();
+  void (*set_swap_on_devices)(SwapOnDevices* implementation);
+  unsigned (*wanted_swap_path)();
+  void (*note_swap_paths)(unsigned paths);
 };
 
 }  // namespace kvops

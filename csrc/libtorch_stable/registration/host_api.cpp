@@ -5,6 +5,7 @@
 #include "common/checked_mode.h"
 #include "common/isa.h"
 #include "registration/schemas.h"
+#include "swap/paths.h"
 
 #define KVOPS_EXPORT extern "C" __attribute__((visibility("default")))
 
@@ -24,6 +25,11 @@ KVOPS_EXPORT int kvops_operator(int index, const char** name, const char** vllm_
 }
 
 KVOPS_EXPORT const kvops::HostApi* kvops_host_api() {
-  static const kvops::HostApi api{.checked_mode = &kvops::checked_mode};
+  static const kvops::HostApi api{
+      .checked_mode = &kvops::checked_mode,
+      .set_swap_on_devices = &kvops::cpu::set_swap_on_devices,
+      .wanted_swap_path = &kvops::wanted_swap_path,
+      .note_swap_paths = &kvops::note_swap_paths,
+  };
   return &api;
 }

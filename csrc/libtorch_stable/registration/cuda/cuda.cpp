@@ -17,6 +17,7 @@
 #include "registration/kernel_list.h"
 #include "registration/schemas.h"
 #include "swap/ops.h"
+#include "swap/paths.h"
 
 #define KVOPS_EXPORT extern "C" __attribute__((visibility("default")))
 
@@ -34,6 +35,7 @@ constexpr Kernel kCudaKernels[] = {
     // ---- attention
 
     // ---- swap
+    {"swap_blocks", TORCH_BOX(&cuda::swap_blocks)},
 
 };
 
@@ -42,6 +44,10 @@ const HostApi* host_api = nullptr;
 }  // namespace
 
 bool checked_mode() { return host_api != nullptr && host_api->checked_mode(); }
+unsigned wanted_swap_path() { return host_api != nullptr ? host_api->wanted_swap_path() : 0; }
+void note_swap_paths(unsigned paths) {
+  if (host_api != nullptr) host_api->note_swap_paths(paths);
+}
 
 }  // namespace kvops
 
@@ -49,7 +55,10 @@ STABLE_TORCH_LIBRARY_IMPL(kvops, CUDA, m) {
   for (const kvops::Kernel& kernel : kvops::kCudaKernels) m.impl(kernel.name, kernel.boxed);
 }
 
-KVOPS_EXPORT void kvops_cuda_attach(const kvops::HostApi* api) { kvops::host_api = api; }
+KVOPS_EXPORT void kvops_cuda_attach(const kvops::HostApi* api) {
+  kvops::host_api = api;
+  api->set_swap_on_devices(&kvops::cuda::swap_blocks_batch);
+}
 KVOPS_EXPORT const char* kvops_cuda_version() { return KVOPS_VERSION; }
 KVOPS_EXPORT const char* kvops_cuda_build() { return KVOPS_CUDA_BUILD; }
 // Empty, or one sentence on why no CUDA operator can run with the driver of this machine.

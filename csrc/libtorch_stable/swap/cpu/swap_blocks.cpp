@@ -5,6 +5,7 @@
 
 #include "swap/cpu/host_copies.h"
 #include "swap/ops.h"
+#include "swap/paths.h"
 #include "swap/validate.h"
 
 namespace kvops::cpu {
@@ -21,6 +22,7 @@ void swap_blocks(const Tensor& src, Tensor& dst, int64_t block_size_in_bytes,
     if (from != to) copies.push_back({from, to, p.block_bytes});
   }
   run_host_copies(copies);
+  note_swap_paths(kSwapHost);
 }
 
 }  // namespace kvops::cpu

@@ -1,0 +1,136 @@
+// Copies between any addresses that the device reaches: every warp takes the next piece of 4 KiB.
+// Instantiated by copy_small.cu and copy_large.cu, launched through copy_launch.h.
+// 16 bytes a lane where source and target agree in alignment, else what their distance allows.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <span>
+
+#include "swap/cuda/copy.h"
+#include "swap/cuda/kernels/copy_table.h"
+#include "swap/cuda/kernels/copy_units.cuh"
+
+namespace kvops::kernels {
+
+inline constexpr int kCopyThreads = 512;
+
+// What a lane still has to copy: every 32nd unit.
+template <class Unit>
+struct LaneCopy {
+  const Unit* from;
+  Unit* to;
+  int units_left;  // of the whole warp, from this lane's next one on
+
+  // kUnits at a time: all loads are under way before the first store. Streaming: nothing is used
+  // twice.
+  template <int kUnits>
+  __device__ __forceinline__ bool step() {
+    if (units_left <= 32 * (kUnits - 1)) return false;
+    Unit held[kUnits];
+#pragma unroll
+    for (int i = 0; i < kUnits; ++i) held[i] = __ldcs(from + 32 * i);
+#pragma unroll
+    for (int i = 0; i < kUnits; ++i) __stcs(to + 32 * i, held[i]);
+    from += 32 * kUnits;
+    to += 32 * kUnits;
+    units_left -= 32 * kUnits;
+    return true;
+  }
+};
+
+template <class Unit>
+static __device__ __forceinline__ void copy_units(uint64_t dst, uint64_t src, uint32_t units,
+                                                  int lane) {
+  LaneCopy<Unit> copy{reinterpret_cast<const Unit*>(src) + lane,
+                      reinterpret_cast<Unit*>(dst) + lane, static_cast<int>(units) - lane};
+#pragma unroll 1
+  while (copy.template step<8>()) {
+  }
+  copy.template step<4>();
+  copy.template step<2>();
+  copy.template step<1>();
+}
+
+// Less than one unit, a byte in each lane.
+static __device__ __forceinline__ void copy_end(uint64_t dst, uint64_t src, uint32_t bytes,
+                                                int lane) {
+  if (lane < static_cast<int>(bytes)) {
+    reinterpret_cast<uint8_t*>(dst)[lane] = reinterpret_cast<const uint8_t*>(src)[lane];
+  }
+}
+
+template <class Unit>
+static __device__ __forceinline__ void copy_piece_as(uint64_t dst, uint64_t src, uint32_t bytes,
+                                                     int lane) {
+  const Parts parts = parts_of<Unit>(dst, bytes);
+  copy_end(dst, src, parts.head_bytes, lane);
+  const auto units = static_cast<uint32_t>(parts.units);
+  copy_units<Unit>(dst + parts.head_bytes, src + parts.head_bytes, units, lane);
+  const uint32_t done = parts.head_bytes + units * static_cast<uint32_t>(sizeof(Unit));
+  copy_end(dst + done, src + done, bytes - done, lane);
+}
+
+static __device__ __forceinline__ void copy_piece(uint64_t dst, uint64_t src, uint32_t bytes,
+                                                  int lane) {
+  switch (common_unit_bytes(dst, src)) {
+    case 16:
+      return copy_piece_as<uint4>(dst, src, bytes, lane);
+    case 8:
+      return copy_piece_as<uint2>(dst, src, bytes, lane);
+    case 4:
+      return copy_piece_as<uint32_t>(dst, src, bytes, lane);
+    case 2:
+      return copy_piece_as<uint16_t>(dst, src, bytes, lane);
+    default:
+      return copy_piece_as<uint8_t>(dst, src, bytes, lane);
+  }
+}
+
+// The entry that a piece belongs to: the last one that begins at it or before it.
+template <int kCapacity>
+static __device__ __forceinline__ uint32_t entry_of(const CopyTable<kCapacity>& table,
+                                                    uint32_t piece) {
+  uint32_t low = 0;
+  uint32_t high = table.num_entries - 1;
+  while (low < high) {
+    const uint32_t middle = (low + high + 1) / 2;
+    if (table.entries[middle].first_piece <= piece) {
+      low = middle;
+    } else {
+      high = middle - 1;
+    }
+  }
+  return low;
+}
+
+template <int kCapacity>
+__global__ void __launch_bounds__(kCopyThreads, 2)
+    copy_blocks_kernel(const __grid_constant__ CopyTable<kCapacity> table) {
+  const int lane = threadIdx.x % 32;
+  const uint32_t warps = gridDim.x * (kCopyThreads / 32);
+  // Neighbouring pieces go to different multiprocessors, so that few pieces use many of them.
+  uint32_t piece = (threadIdx.x / 32) * gridDim.x + blockIdx.x;
+  for (; piece < table.num_pieces; piece += warps) {
+    const CopyEntry& entry = table.entries[entry_of(table, piece)];
+    const uint32_t offset = (piece - entry.first_piece) * kPieceBytes;
+    copy_piece(entry.dst + offset, entry.src + offset, min(kPieceBytes, entry.bytes - offset),
+               lane);
+  }
+}
+
+template <int kCapacity>
+cudaError_t launch_copies(std::span<const cuda::Copy> copies, int max_ctas, cudaStream_t stream) {
+  CopyTable<kCapacity> table;
+  for (TableFiller filler(copies); filler.fill(table);) {
+    const unsigned ctas = std::min(static_cast<unsigned>(max_ctas), table.num_pieces);
+    copy_blocks_kernel<kCapacity><<<ctas, kCopyThreads, 0, stream>>>(table);
+    const cudaError_t error = cudaGetLastError();
+    if (error != cudaSuccess) return error;
+  }
+  return cudaSuccess;
+}
+
+}  // namespace kvops::kernels

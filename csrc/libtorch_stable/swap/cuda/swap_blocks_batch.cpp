@@ -1,0 +1,82 @@
+// swap_blocks_batch with addresses of devices: stream work of the current device.
+// _C's CPU operator hands every call over, since the tables are always on the host; calls that have
+// nothing but host memory go back to it. Must not initialise CUDA: a device's address can only come
+// from a process that has done so.
+#include <stdexcept>
+#include <string>
+
+#include "common/checked_mode.h"
+#include "common/checks.h"
+#include "common/cuda/capture.h"
+#include "common/cuda/context.h"
+#include "swap/cuda/copy_plan.h"
+#include "swap/cuda/run_plan.h"
+#include "swap/cuda/stream_order.h"
+#include "swap/ops.h"
+
+namespace kvops::cuda {
+namespace {
+
+constexpr const char* kOp = "swap_blocks_batch";
+
+bool is_on_device(MemoryMap& memory, int64_t address) {
+  return is_on_device(memory.at(static_cast<uintptr_t>(address)).place);
+}
+
+bool touches_a_device(MemoryMap& memory, const SwapBlocksBatchParams& p) {
+  for (int64_t i = 0; i < p.num_copies; ++i) {
+    if (p.sizes[i] == 0) continue;
+    if (is_on_device(memory, p.src_ptrs[i]) || is_on_device(memory, p.dst_ptrs[i])) return true;
+  }
+  return false;
+}
+
+// Such a source is written by work of a stream as a rule, and may be read before that is done.
+void check_any_order(MemoryMap& memory, const SwapBlocksBatchParams& p) {
+  for (int64_t i = 0; i < p.num_copies; ++i) {
+    if (p.sizes[i] == 0 || !is_on_device(memory, p.src_ptrs[i])) continue;
+    const Arg arg{kOp, "is_src_access_order_any"};
+    fail(arg, "must be False where a source is on a device (checked mode), got True and src_ptrs[" +
+                  std::to_string(i) + "] on a device");
+  }
+}
+
+CopyPlan make_plan(MemoryMap& memory, int device, const SwapBlocksBatchParams& p) {
+  CopyPlanner planner(memory, device);
+  for (int64_t i = 0; i < p.num_copies; ++i) {
+    if (p.sizes[i] == 0 || p.src_ptrs[i] == p.dst_ptrs[i]) continue;
+    planner.add({.src = static_cast<uintptr_t>(p.src_ptrs[i]),
+                 .dst = static_cast<uintptr_t>(p.dst_ptrs[i]),
+                 .bytes = static_cast<size_t>(p.sizes[i]),
+                 .index = i});
+  }
+  return planner.take();
+}
+
+int32_t current_device() {
+  int32_t device = 0;
+  if (aoti_torch_get_current_device_index(&device) != AOTI_TORCH_SUCCESS) {
+    throw std::runtime_error("kvops::swap_blocks_batch: torch has no current CUDA device");
+  }
+  return device;
+}
+
+}  // namespace
+
+bool swap_blocks_batch(const SwapBlocksBatchParams& p, bool any_order) {
+  const DriverEntry* driver = driver_entry();
+  if (driver == nullptr) return false;
+  // Of this look only: the answers may differ once a context is current. No call of the runtime
+  // before it: that could initialise CUDA.
+  MemoryMap at_first(kOp, driver);
+  if (!touches_a_device(at_first, p)) return false;
+  const RelaxedCapture relaxed;
+  if (any_order && checked_mode()) check_any_order(at_first, p);
+  const CudaContext context(kOp, current_device());
+  make_current(context);
+  MemoryMap memory(kOp, driver);
+  run_plan(context, *driver, make_plan(memory, context.device(), p), any_order);
+  return true;
+}
+
+}  // namespace kvops::cuda
