@@ -31,6 +31,11 @@ constexpr Kernel kCudaKernels[] = {
     {"concat_mla_q", TORCH_BOX(&cuda::concat_mla_q)},
 
     // ---- gather
+    {"gather_and_maybe_dequant_cache", TORCH_BOX(&cuda::gather_and_maybe_dequant_cache)},
+    {"cp_gather_cache", TORCH_BOX(&cuda::cp_gather_cache)},
+    {"cp_gather_and_upconvert_fp8_kv_cache",
+     TORCH_BOX(&cuda::cp_gather_and_upconvert_fp8_kv_cache)},
+    {"cp_gather_indexer_k_quant_cache", TORCH_BOX(&cuda::cp_gather_indexer_k_quant_cache)},
 
     // ---- attention
 
