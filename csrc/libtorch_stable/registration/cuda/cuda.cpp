@@ -26,8 +26,12 @@ namespace {
 
 constexpr Kernel kCudaKernels[] = {
     // ---- cache
+    {"reshape_and_cache", TORCH_BOX(&cuda::reshape_and_cache)},
+    {"reshape_and_cache_flash", TORCH_BOX(&cuda::reshape_and_cache_flash)},
+    {"convert_fp8", TORCH_BOX(&cuda::convert_fp8)},
 
     // ---- mla
+    {"concat_and_cache_mla", TORCH_BOX(&cuda::concat_and_cache_mla)},
     {"concat_mla_q", TORCH_BOX(&cuda::concat_mla_q)},
 
     // ---- gather

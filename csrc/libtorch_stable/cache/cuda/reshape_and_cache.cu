@@ -1,0 +1,25 @@
+// reshape_and_cache on CUDA: validate, launch.
+// Registered as kvops::reshape_and_cache for CUDA tensors.
+#include "cache/cuda/kernels/reshape_and_cache.cuh"
+
+#include "cache/cuda/checked_slots.h"
+#include "cache/ops.h"
+#include "cache/validate.h"
+
+namespace kvops::cuda {
+
+void reshape_and_cache(const Tensor& key, const Tensor& value, Tensor& key_cache,
+                       Tensor& value_cache, const Tensor& slot_mapping,
+                       const std::string& kv_cache_dtype, const Tensor& k_scale,
+                       const Tensor& v_scale, bool interleaved_v) {
+  const CacheWriterParams p =
+      validate_reshape_and_cache(key, value, key_cache, value_cache, slot_mapping, kv_cache_dtype,
+                                 k_scale, v_scale, interleaved_v);
+  if (p.tokens == 0) return;
+  const CudaContext context("reshape_and_cache", key);
+  check_slots_on_device(context, p);
+  context.check(
+      kernels::launch_reshape_and_cache(p, context.skips("slot_mapping"), context.stream()));
+}
+
+}  // namespace kvops::cuda
