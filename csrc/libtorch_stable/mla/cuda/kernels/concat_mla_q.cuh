@@ -13,15 +13,12 @@
 namespace kvops::kernels {
 
 struct QueryRows {
-  ConcatMlaQParams p;
-  Divisor heads;
+  char* q_out;
+  int64_t token_stride_bytes;
+  int64_t head_stride_bytes;
 
-  __device__ RowPlace at(int64_t row) const {
-    const int64_t token = heads.quotient(row);
-    const int64_t head = heads.remainder(row, token);
-    return {p.ql_nope + token * p.nope_token_stride_bytes + head * p.nope_head_stride_bytes,
-            p.q_pe + token * p.rope_token_stride_bytes + head * p.rope_head_stride_bytes,
-            p.q_out + token * p.out_token_stride_bytes + head * p.out_head_stride_bytes};
+  __device__ char* out(int64_t, int64_t token, int64_t head) const {
+    return q_out + token * token_stride_bytes + head * head_stride_bytes;
   }
   __device__ void skip(int64_t) const {}
 };
@@ -33,9 +30,11 @@ inline cudaError_t launch_concat_mla_q(const ConcatMlaQParams& p, cudaStream_t s
                                               p.nope_token_stride_bytes | p.nope_head_stride_bytes |
                                               p.rope_token_stride_bytes | p.rope_head_stride_bytes |
                                               p.out_token_stride_bytes | p.out_head_stride_bytes));
-  const int64_t rows = p.tokens * p.heads;
-  return launch_copy_rows(QueryRows{p, Divisor(p.heads, rows)}, rows, p.nope_bytes, p.rope_bytes,
-                          unit_bytes, stream);
+  return launch_copy_rows(
+      QueryRows{p.q_out, p.out_token_stride_bytes, p.out_head_stride_bytes}, p.tokens * p.heads,
+      p.heads, {p.ql_nope, p.nope_token_stride_bytes, p.nope_head_stride_bytes, p.nope_bytes},
+      {p.q_pe, p.rope_token_stride_bytes, p.rope_head_stride_bytes, p.rope_bytes}, unit_bytes,
+      stream);
 }
 
 }  // namespace kvops::kernels

@@ -1,6 +1,6 @@
 // Rows of two parts side by side, out = [first | second], each unit converted on its way.
-// Used by concat_mla_q and concat_and_cache_mla. All units of all rows are one flat space, spread
-// evenly over threads that each have several loads under way, whatever the width of a row.
+// Used by concat_mla_q and concat_and_cache_mla. A block takes neighbouring rows, so its loads and
+// stores are as dense as those of a plain copy, and each thread has several loads under way.
 // On entry every pointer, stride and width must be a multiple of the unit.
 #pragma once
 
@@ -14,12 +14,12 @@
 
 namespace kvops::kernels {
 
-// Where a row is. `out` may depend on an index that was read, the others must not: they are read
-// before that index is there.
-struct RowPlace {
-  const char* first;
-  const char* second;
-  char* out;  // null: the row is skipped
+// Where rows (outer, inner) come from.
+struct RowPart {
+  const char* base;
+  int64_t outer_stride_bytes;
+  int64_t inner_stride_bytes;
+  int64_t units;  // of a row
 };
 
 // ---- what happens to a unit
@@ -52,67 +52,102 @@ struct QuantizeUnit {
 
 // ---- the kernel
 
-// Of the template argument Rows, `at(row)` is a row's RowPlace, and `skip(row)` is called by one
-// thread for each row without `out`.
-struct FlatRows {
-  int64_t first_units;  // of a row
-  int64_t units;        // of all rows
-  Divisor row_units;
-
-  FlatRows(int64_t rows, int64_t first_units, int64_t second_units)
-      : first_units(first_units),
-        units(rows * (first_units + second_units)),
-        row_units(first_units + second_units, units) {}
+// A thread takes the same column of several rows. `lanes` threads take a row's columns, as many as
+// a row has units unless these are too many, and `slots` such groups are a block.
+struct RowTiles {
+  int64_t rows;
+  Divisor inner;  // rows with the same outer index
+  RowPart first;
+  RowPart second;
+  Divisor lane_count;
+  int lanes;
+  int slots;
 };
 
-inline constexpr int kUnitsPerThread = 4;
+inline constexpr int kRowsPerThread = 4;
+inline constexpr int kMaxRowThreads = 384;
 
+// Of the template argument Rows, `out(row, outer, inner)` is where a row goes, null if it is
+// skipped, and `skip(row)` is called by one thread for each of these.
 template <class Convert, class Rows>
-__global__ void concat_rows_kernel(const __grid_constant__ Rows rows,
-                                   const __grid_constant__ FlatRows flat, const float* scale) {
+__global__ void __launch_bounds__(kMaxRowThreads)
+    concat_rows_kernel(const __grid_constant__ Rows rows, const __grid_constant__ RowTiles tiles,
+                       const float* scale) {
   using In = typename Convert::In;
   using Out = typename Convert::Out;
   const Convert convert(scale);
-  const int64_t block_units = static_cast<int64_t>(blockDim.x) * kUnitsPerThread;
-  for (int64_t base = blockIdx.x * block_units; base < flat.units;
-       base += gridDim.x * block_units) {
-    In values[kUnitsPerThread];
-    Out* places[kUnitsPerThread];
+  const int64_t slot = tiles.lane_count.quotient(threadIdx.x);
+  const int64_t lane = tiles.lane_count.remainder(threadIdx.x, slot);
+  const int64_t row_units = tiles.first.units + tiles.second.units;
+  const int64_t tile_rows = static_cast<int64_t>(tiles.slots) * kRowsPerThread;
+  for (int64_t base = blockIdx.x * tile_rows; base < tiles.rows; base += gridDim.x * tile_rows) {
+    for (int64_t column = lane; column < row_units; column += tiles.lanes) {
+      const bool is_first = column < tiles.first.units;
+      const RowPart part = is_first ? tiles.first : tiles.second;
+      const int64_t part_column = is_first ? column : column - tiles.first.units;
+      In values[kRowsPerThread];
+      Out* places[kRowsPerThread];
 #pragma unroll
-    for (int j = 0; j < kUnitsPerThread; ++j) {
-      places[j] = nullptr;
-      const int64_t unit = base + j * static_cast<int64_t>(blockDim.x) + threadIdx.x;
-      if (unit >= flat.units) continue;
-      const int64_t row = flat.row_units.quotient(unit);
-      const int64_t column = flat.row_units.remainder(unit, row);
-      const RowPlace place = rows.at(row);
-      const int64_t second_column = column - flat.first_units;
-      values[j] = second_column < 0 ? reinterpret_cast<const In*>(place.first)[column]
-                                    : reinterpret_cast<const In*>(place.second)[second_column];
-      if (place.out != nullptr) {
-        places[j] = reinterpret_cast<Out*>(place.out) + column;
-      } else if (column == 0) {
-        rows.skip(row);
+      for (int j = 0; j < kRowsPerThread; ++j) {
+        places[j] = nullptr;
+        const int64_t row = base + j * tiles.slots + slot;
+        if (row >= tiles.rows) continue;
+        const int64_t outer = tiles.inner.quotient(row);
+        const int64_t inner = tiles.inner.remainder(row, outer);
+        // Read before it is known whether the row is skipped, so as not to wait for that.
+        values[j] = reinterpret_cast<const In*>(part.base + outer * part.outer_stride_bytes +
+                                                inner * part.inner_stride_bytes)[part_column];
+        char* out = rows.out(row, outer, inner);
+        if (out != nullptr) {
+          places[j] = reinterpret_cast<Out*>(out) + column;
+        } else if (column == 0) {
+          rows.skip(row);
+        }
       }
-    }
 #pragma unroll
-    for (int j = 0; j < kUnitsPerThread; ++j) {
-      if (places[j] != nullptr) *places[j] = convert(values[j]);
+      for (int j = 0; j < kRowsPerThread; ++j) {
+        if (places[j] != nullptr) *places[j] = convert(values[j]);
+      }
     }
   }
 }
 
+// Groups of lanes in a block: few threads of a warp should be idle, and few rows should still reach
+// many multiprocessors.
+inline int row_slots(int64_t rows, int lanes) {
+  constexpr int64_t kFewRows = 4096;
+  if (rows < kFewRows) return 1;
+  int best = 1;
+  const auto idle = [lanes](int slots) { return (32 - lanes * slots % 32) % 32; };
+  for (int slots = 1; slots * lanes <= kMaxRowThreads; ++slots) {
+    if (idle(slots) * best <= idle(best) * slots) best = slots;
+  }
+  return best;
+}
+
+// `inner_rows` rows share an outer index; strides and widths of the parts are whole units.
 template <class Convert, class Rows>
-cudaError_t launch_concat_rows(const Rows& rows, const FlatRows& flat, const float* scale,
+cudaError_t launch_concat_rows(const Rows& rows, int64_t row_count, int64_t inner_rows,
+                               const RowPart& first, const RowPart& second, const float* scale,
                                cudaStream_t stream) {
-  if (flat.units == 0) return cudaSuccess;
-  // Few units: small blocks, so that more multiprocessors take part.
-  const int64_t threads = flat.units < (int64_t{1} << 18) ? 64 : 256;
-  const int64_t wanted = (flat.units + threads * kUnitsPerThread - 1) / (threads * kUnitsPerThread);
-  const int64_t blocks = wanted < INT32_MAX ? wanted : INT32_MAX;
+  const int64_t row_units = first.units + second.units;
+  if (row_count == 0 || row_units == 0) return cudaSuccess;
+  const int lanes = static_cast<int>(row_units < kMaxRowThreads ? row_units : kMaxRowThreads);
+  const int slots = row_slots(row_count, lanes);
+  const RowTiles tiles{
+      .rows = row_count,
+      .inner = Divisor(inner_rows, row_count),
+      .first = first,
+      .second = second,
+      .lane_count = Divisor(lanes, kMaxRowThreads),
+      .lanes = lanes,
+      .slots = slots,
+  };
+  const int64_t tile_rows = int64_t{slots} * kRowsPerThread;
+  const int64_t wanted = (row_count + tile_rows - 1) / tile_rows;
+  const unsigned blocks = static_cast<unsigned>(wanted < INT32_MAX ? wanted : INT32_MAX);
   concat_rows_kernel<Convert>
-      <<<static_cast<unsigned>(blocks), static_cast<unsigned>(threads), 0, stream>>>(rows, flat,
-                                                                                     scale);
+      <<<blocks, static_cast<unsigned>(lanes * slots), 0, stream>>>(rows, tiles, scale);
   return cudaGetLastError();
 }
 
@@ -126,20 +161,25 @@ inline int common_unit_bytes(uint64_t bits) {
 
 inline uint64_t address_bits(const void* pointer) { return reinterpret_cast<uint64_t>(pointer); }
 
-// Copies rows in units of so many bytes.
+// Copies rows in units of so many bytes. Widths are given in bytes here.
 template <class Rows>
-cudaError_t launch_copy_rows(const Rows& rows, int64_t count, int64_t first_bytes,
-                             int64_t second_bytes, int unit_bytes, cudaStream_t stream) {
-  const FlatRows flat(count, first_bytes / unit_bytes, second_bytes / unit_bytes);
+cudaError_t launch_copy_rows(const Rows& rows, int64_t row_count, int64_t inner_rows, RowPart first,
+                             RowPart second, int unit_bytes, cudaStream_t stream) {
+  const auto copy = [&]<class Unit>(Unit) {
+    first.units /= sizeof(Unit);
+    second.units /= sizeof(Unit);
+    return launch_concat_rows<CopyUnit<Unit>>(rows, row_count, inner_rows, first, second, nullptr,
+                                              stream);
+  };
   switch (unit_bytes) {
     case 16:
-      return launch_concat_rows<CopyUnit<uint4>>(rows, flat, nullptr, stream);
+      return copy(uint4{});
     case 4:
-      return launch_concat_rows<CopyUnit<uint32_t>>(rows, flat, nullptr, stream);
+      return copy(uint32_t{});
     case 2:
-      return launch_concat_rows<CopyUnit<uint16_t>>(rows, flat, nullptr, stream);
+      return copy(uint16_t{});
     default:
-      return launch_concat_rows<CopyUnit<uint8_t>>(rows, flat, nullptr, stream);
+      return copy(uint8_t{});
   }
 }
 

@@ -1,0 +1,90 @@
+// Writes the plain MLA entries, [kv_c | k_pe], copied or as float8: one row of concat_rows.cuh per
+// token. Launched by cuda::concat_and_cache_mla, fp8_ds_mla entries included (ds_mla_entries.cuh).
+// 16 bytes of input at once where everything is aligned, else narrower units.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+#include "mla/cuda/kernels/concat_rows.cuh"
+#include "mla/cuda/kernels/ds_mla_entries.cuh"
+#include "mla/cuda/kernels/entry_place.cuh"
+#include "mla/params.h"
+
+namespace kvops::kernels {
+
+inline int64_t input_bytes(DType dtype) { return dtype == DType::kFloat ? 4 : 2; }
+
+inline RowPart token_rows(const void* base, int64_t stride_elems, int64_t units, DType dtype) {
+  return {static_cast<const char*>(base), stride_elems * input_bytes(dtype), 0, units};
+}
+
+inline uint64_t entry_bits(const MlaEntriesParams& p) {
+  return address_bits(p.kv_cache) |
+         static_cast<uint64_t>(p.block_stride_bytes | p.entry_stride_bytes);
+}
+
+inline uint64_t input_bits(const MlaEntriesParams& p) {
+  return address_bits(p.kv_c) | address_bits(p.k_pe) |
+         static_cast<uint64_t>(input_bytes(p.dtype) * (p.latent_elems | p.rope_elems |
+                                                       p.kv_c_stride_elems | p.k_pe_stride_elems));
+}
+
+inline cudaError_t launch_copied_entries(const MlaEntriesParams& p, const EntryTable& entries,
+                                         cudaStream_t stream) {
+  const int64_t bytes = input_bytes(p.dtype);
+  return launch_copy_rows(entries, p.tokens, 1,
+                          token_rows(p.kv_c, p.kv_c_stride_elems, p.latent_elems * bytes, p.dtype),
+                          token_rows(p.k_pe, p.k_pe_stride_elems, p.rope_elems * bytes, p.dtype),
+                          common_unit_bytes(entry_bits(p) | input_bits(p)), stream);
+}
+
+template <class T, class Fp8, int kCount>
+cudaError_t launch_fp8_entries_of(const MlaEntriesParams& p, const EntryTable& entries,
+                                  cudaStream_t stream) {
+  return launch_concat_rows<QuantizeUnit<T, Fp8, kCount>>(
+      entries, p.tokens, 1,
+      token_rows(p.kv_c, p.kv_c_stride_elems, p.latent_elems / kCount, p.dtype),
+      token_rows(p.k_pe, p.k_pe_stride_elems, p.rope_elems / kCount, p.dtype), p.scale, stream);
+}
+
+template <class T, class Fp8>
+cudaError_t launch_fp8_entries_from(const MlaEntriesParams& p, const EntryTable& entries,
+                                    cudaStream_t stream) {
+  constexpr int kCount = 16 / sizeof(T);
+  const bool is_wide = input_bits(p) % 16 == 0 && entry_bits(p) % kCount == 0;
+  return is_wide ? launch_fp8_entries_of<T, Fp8, kCount>(p, entries, stream)
+                 : launch_fp8_entries_of<T, Fp8, 1>(p, entries, stream);
+}
+
+template <class Fp8>
+cudaError_t launch_fp8_entries(const MlaEntriesParams& p, const EntryTable& entries,
+                               cudaStream_t stream) {
+  switch (p.dtype) {
+    case DType::kHalf:
+      return launch_fp8_entries_from<half_t, Fp8>(p, entries, stream);
+    case DType::kBFloat16:
+      return launch_fp8_entries_from<bfloat16_t, Fp8>(p, entries, stream);
+    default:
+      return launch_fp8_entries_from<float, Fp8>(p, entries, stream);
+  }
+}
+
+// Kernels: 4 widths of copies, 3 dtypes x 2 formats x 2 widths, 2 of fp8_ds_mla = 18.
+inline cudaError_t launch_concat_and_cache_mla(const MlaEntriesParams& p, const SkipReport& report,
+                                               cudaStream_t stream) {
+  const EntryTable entries(p, report);
+  switch (p.kind) {
+    case CacheKind::kFp8DsMla:
+      return launch_ds_mla_entries(p, report, stream);
+    case CacheKind::kFp8E4m3:
+      return launch_fp8_entries<e4m3_t>(p, entries, stream);
+    case CacheKind::kFp8E5m2:
+      return launch_fp8_entries<e5m2_t>(p, entries, stream);
+    default:
+      return launch_copied_entries(p, entries, stream);
+  }
+}
+
+}  // namespace kvops::kernels

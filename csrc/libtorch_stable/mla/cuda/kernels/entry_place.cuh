@@ -1,0 +1,60 @@
+// Where a token's MLA entry lies in the cache. Used by every kernel that writes entries.
+// A slot out of range has no entry; -1 is padding, any other one is reported.
+#pragma once
+
+#include <cstdint>
+
+#include "common/cuda/divisor.cuh"
+#include "common/cuda/skipped.cuh"
+#include "mla/params.h"
+
+namespace kvops::kernels {
+
+struct SlotTable {
+  const int64_t* slots;  // [tokens]
+  int64_t num_slots;
+  Divisor block_size;
+  SkipReport report;
+
+  SlotTable(const int64_t* slots, int64_t num_slots, int64_t block_size, const SkipReport& report)
+      : slots(slots), num_slots(num_slots), block_size(block_size, num_slots), report(report) {}
+
+#if defined(__CUDACC__)
+  __device__ bool has(int64_t slot) const { return slot >= 0 && slot < num_slots; }
+
+  // Called by one thread per token.
+  __device__ void skip(int64_t token) const {
+    const int64_t slot = slots[token];
+    if (slot != -1) report_skipped(report, token, slot);
+  }
+#endif
+};
+
+struct EntryTable {
+  SlotTable table;
+  char* kv_cache;
+  int64_t block_stride_bytes;
+  int64_t entry_stride_bytes;
+
+  EntryTable(const MlaEntriesParams& p, const SkipReport& report)
+      : table(p.slot_mapping, p.num_slots, p.block_size, report),
+        kv_cache(p.kv_cache),
+        block_stride_bytes(p.block_stride_bytes),
+        entry_stride_bytes(p.entry_stride_bytes) {}
+
+#if defined(__CUDACC__)
+  // Null if the slot is out of range.
+  __device__ char* entry(int64_t slot) const {
+    if (!table.has(slot)) return nullptr;
+    const int64_t block = table.block_size.quotient(slot);
+    return kv_cache + block * block_stride_bytes +
+           table.block_size.remainder(slot, block) * entry_stride_bytes;
+  }
+
+  // As the rows of concat_rows.cuh: one row per token.
+  __device__ char* out(int64_t token, int64_t, int64_t) const { return entry(table.slots[token]); }
+  __device__ void skip(int64_t token) const { table.skip(token); }
+#endif
+};
+
+}  // namespace kvops::kernels
