@@ -24,6 +24,7 @@ from .mla import (
     concat_mla_q,
     indexer_k_quant_and_cache,
 )
+from .nvfp4 import Nvfp4Views, dequantize_nvfp4_cache, nvfp4_split_views
 from .swap import swap_blocks, swap_blocks_batch
 
 from . import _fakes, _graphs, _vllm_names  # isort: skip
@@ -43,6 +44,7 @@ _register()
 __version__ = version()
 
 __all__ = [
+    "Nvfp4Views",
     "Skipped",
     "checked",
     "clear_skipped",
@@ -53,10 +55,12 @@ __all__ = [
     "cp_gather_and_upconvert_fp8_kv_cache",
     "cp_gather_cache",
     "cp_gather_indexer_k_quant_cache",
+    "dequantize_nvfp4_cache",
     "gather_and_maybe_dequant_cache",
     "indexer_k_quant_and_cache",
     "info",
     "merge_attn_states",
+    "nvfp4_split_views",
     "paged_attention_v1",
     "paged_attention_v2",
     "register_vllm_names",

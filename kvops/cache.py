@@ -96,10 +96,10 @@ def reshape_and_cache_flash(
         value_cache: [num_blocks, block_size, num_heads, value_head_size], written; likewise, with
             strides of its own.
         slot_mapping: int64 [num_tokens], contiguous.
-        kv_cache_dtype: as for `reshape_and_cache`.
+        kv_cache_dtype: as for `reshape_and_cache`; "nvfp4", "nvfp4_linear": see the note.
         k_scale: float32, one element or one per head; keys are divided by it. The values are not
             looked at by "auto", the shape always is.
-        v_scale: the same for values, in the shape of `k_scale`.
+        v_scale: the same for values, in the shape of `k_scale` (of any rank for nvfp4).
 
     Raises:
         RuntimeError: ranks, shapes, dtypes, strides or devices are not as above, `slot_mapping` is
@@ -109,9 +109,28 @@ def reshape_and_cache_flash(
     Note:
         FP8 bytes and equal slots: as for `reshape_and_cache`.
 
+        "nvfp4" stores 4-bit elements (e2m1, two in a byte, the even one low), and for each 16 of a
+        head an e4m3 scale. Head sizes are multiples of 16, scales have one element, and caches are
+        uint8 [num_blocks, block_size, num_heads, head_size / 2 + head_size / 16], whose pages have
+        no gaps: NHD or HND as the strides say. The shape only says how many bytes a page has; in
+        it come all data first, then all scales. Every operation is a float32 one, rounded once:
+
+            factor      = 1 / k_scale
+            group_scale = e4m3(factor * (amax * fl(1 / 6)))
+            multiplier  = 1 / (group_scale * (1 / factor)), 0 where group_scale is 0
+            code        = e2m1(x * multiplier)
+
+        amax is the largest magnitude of the 16, NaN left out; both formats round to nearest even
+        and saturate, and NaN becomes 6. The group scales of keys lie in order; those of values in
+        4 x 4 tiles, as attention kernels for SM100 read them (block sizes are multiples of 4 then,
+        and head sizes of 64), or in order too for "nvfp4_linear". `nvfp4_split_views` gives views
+        of the parts, `dequantize_nvfp4_cache` reads them.
+
     Source:
         vLLM 0.23 `_C_cache_ops::reshape_and_cache_flash`, which addresses the value cache with
-        strides of the key cache and trusts every slot. Its "nvfp4" is not there.
+        strides of the key cache and trusts every slot. Its nvfp4 needs SM100, and has approximate
+        reciprocals where the expression above divides: a code may be another where x is nearly
+        halfway between two.
     """
     torch.ops.kvops.reshape_and_cache_flash.default(
         key, value, key_cache, value_cache, slot_mapping, kv_cache_dtype, k_scale, v_scale

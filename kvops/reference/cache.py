@@ -11,13 +11,21 @@ from torch import Tensor
 
 from .indexing import written_slots
 from .numerics import (
+    E4M3,
     HIGH_PRECISION_DTYPES,
     bits,
     convert_for_cache,
+    decode_fp8,
+    divide,
+    encode_e2m1,
+    encode_fp8,
     fp8_format,
     load_fp8,
     store_fp8,
 )
+
+# Elements that share a scale in nvfp4.
+NVFP4_GROUP_ELEMS = 16
 
 
 def reshape_and_cache(
@@ -86,10 +94,16 @@ def reshape_and_cache_flash(
             [num_blocks, num_heads, block_size, head_size] is HND. Mutated.
         value_cache: like ``key_cache``, with strides of its own. Mutated.
         slot_mapping: int64 [num_tokens]; negative or too large slots are skipped.
-        kv_cache_dtype: as for :func:`reshape_and_cache`.
+        kv_cache_dtype: as for :func:`reshape_and_cache`, or "nvfp4" or "nvfp4_linear", for which
+            see :func:`_write_nvfp4`.
         k_scale: float32, one element, or one per head; ``key`` is divided by it.
         v_scale: the same for ``value``.
     """
+    if kv_cache_dtype in ("nvfp4", "nvfp4_linear"):
+        _write_nvfp4(key, key_cache, slot_mapping, k_scale, scales_in_tiles=False)
+        in_tiles = kv_cache_dtype == "nvfp4"
+        _write_nvfp4(value, value_cache, slot_mapping, v_scale, scales_in_tiles=in_tiles)
+        return
     fmt = fp8_format(kv_cache_dtype)
     num_blocks, block_size = key_cache.shape[:2]
     keys = convert_for_cache(key, k_scale.reshape(-1, 1), fmt)
@@ -97,6 +111,76 @@ def reshape_and_cache_flash(
     for token, block, offset in written_slots(slot_mapping, num_blocks, block_size):
         bits(key_cache)[block, offset] = keys[token]
         bits(value_cache)[block, offset] = values[token]
+
+
+def _write_nvfp4(
+    rows: Tensor, cache: Tensor, slot_mapping: Tensor, scale: Tensor, *, scales_in_tiles: bool
+) -> None:
+    """Writes keys or values as 4-bit numbers, with a scale for each 16 elements of a head.
+
+    A page of the cache is one run of bytes: first the data of all tokens and heads, then all their
+    scales; its shape only says how many. Both parts are in the order of the page's strides:
+    [tokens, heads, ...] (NHD) or [heads, tokens, ...] (HND).
+
+    Args:
+        rows: float32, float16 or bfloat16 [>= num_tokens, num_heads, head_size], ``head_size`` a
+            multiple of 16.
+        cache: uint8 [num_blocks, block_size, num_heads, head_size / 2 + head_size / 16]. Mutated.
+        slot_mapping: int64 [num_tokens].
+        scale: float32, one element.
+        scales_in_tiles: the scale of group g of the token at offset t is stored where that of
+            group ``(g % (G / 4)) * 4 + t % 4`` of offset ``t // 4 * 4 + g // (G / 4)`` would be,
+            G groups in a head; block size and G are multiples of 4.
+    """
+    num_blocks, block_size, num_heads, _ = cache.shape
+    codes, scales = quantize_nvfp4(rows, scale)
+    data = codes[..., 0::2] | codes[..., 1::2] << 4
+    page_bytes = cache[0].numel() if num_blocks else 0
+    pages = cache.as_strided([num_blocks, page_bytes], [cache.stride(0), 1])
+    is_hnd = cache.stride(2) > cache.stride(1)
+    # Tokens and heads, in the order of memory.
+    outer = [num_heads, block_size] if is_hnd else [block_size, num_heads]
+    data_bytes = block_size * num_heads * data.size(-1)
+    groups = scales.size(-1)
+    for token, block, offset in written_slots(slot_mapping, num_blocks, block_size):
+        page_data = pages[block, :data_bytes].view(*outer, -1)
+        page_scales = pages[block, data_bytes:].view(*outer, groups)
+        if is_hnd:
+            page_data, page_scales = page_data.transpose(0, 1), page_scales.transpose(0, 1)
+        page_data[offset] = data[token]
+        for group in range(groups):
+            to_offset, to_group = offset, group
+            if scales_in_tiles:
+                to_offset = offset // 4 * 4 + group // (groups // 4)
+                to_group = group % (groups // 4) * 4 + offset % 4
+            page_scales[to_offset, :, to_group] = scales[token, :, group]
+
+
+def quantize_nvfp4(rows: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+    """The codes and group scales of ``rows``, one fp32 operation at a time, each rounded once.
+
+    For a group of 16 elements, ``amax`` its largest magnitude, NaN ignored::
+
+        factor      = 1 / scale
+        group_scale = e4m3(factor * (amax * fl(1 / 6)))
+        multiplier  = 1 / (group_scale * (1 / factor)), 0 where group_scale is 0
+        code        = e2m1(x * multiplier)
+
+    This is vLLM's expression with true divisions for its approximate reciprocals.
+
+    Returns:
+        uint8 [..., head_size] codes and uint8 [..., head_size / 16] bytes of E4M3.
+    """
+    groups = rows.float().unflatten(-1, (-1, NVFP4_GROUP_ELEMS))
+    magnitudes = groups.abs()
+    amax = torch.where(magnitudes.isnan(), 0.0, magnitudes).amax(-1)
+    one = torch.ones_like(amax)
+    factor = divide(one, scale)
+    scales = encode_fp8(factor * (amax * divide(one, torch.tensor(6.0))), E4M3)
+    values = decode_fp8(scales, E4M3)
+    multiplier = divide(one, values * divide(one, factor))
+    multiplier = torch.where(values == 0, 0.0, multiplier)
+    return encode_e2m1(groups * multiplier.unsqueeze(-1)).flatten(-2), scales
 
 
 def convert_fp8(dst_cache: Tensor, src_cache: Tensor, scale: float, kv_cache_dtype: str) -> None:

@@ -64,6 +64,9 @@ class Fp8Format:
         return torch.tensor([(low + high) / 2 for low, high in pairwise(values)])
 
 
+# Magnitudes of the 4-bit codes 0 .. 7.
+E2M1_VALUES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
+
 E4M3 = Fp8Format("e4m3", 3, 7, 0x7E, has_infinity=False)
 E5M2 = Fp8Format("e5m2", 2, 15, 0x7B, has_infinity=True)
 
@@ -119,14 +122,40 @@ def encode_fp8(values: Tensor, fmt: Fp8Format) -> Tensor:
     Returns:
         uint8 of the same shape.
     """
-    # Bytes 0 .. largest_finite_byte are in ascending order of value, so the nearest one is the
-    # number of midpoints below the magnitude. On a midpoint the two counts differ by one, and the
-    # even one is taken. No midpoint lies above the largest byte: overflow ends there.
-    midpoints = fmt.midpoints().to(values.device)
-    below = torch.bucketize(values.abs(), midpoints, right=False)
-    not_above = torch.bucketize(values.abs(), midpoints, right=True)
-    byte = torch.where(below % 2 == 0, below, not_above) + 0x80 * torch.signbit(values)
+    byte = _nearest(values.abs(), fmt.midpoints()) + 0x80 * torch.signbit(values)
     return torch.where(values.isnan(), _FP8_NAN_BYTE, byte).to(torch.uint8)
+
+
+def _nearest(magnitudes: Tensor, midpoints: Tensor) -> Tensor:
+    """The codes of the nearest values, ties to the even code, given the midpoints between them.
+
+    Codes are in ascending order of value, so the nearest one is the number of midpoints below the
+    magnitude. On a midpoint the two counts differ by one, and the even one is taken. No midpoint
+    lies above the largest value: overflow ends there.
+    """
+    midpoints = midpoints.to(magnitudes.device)
+    below = torch.bucketize(magnitudes, midpoints, right=False)
+    not_above = torch.bucketize(magnitudes, midpoints, right=True)
+    return torch.where(below % 2 == 0, below, not_above)
+
+
+def encode_e2m1(values: Tensor) -> Tensor:
+    """fp32 values to the 4-bit codes of ``E2M1_VALUES``: to the nearest, ties to the even code.
+
+    What is too large becomes 6, NaN of either sign becomes +6, and zero keeps its sign (bit 3).
+
+    Returns:
+        uint8 of the same shape, 0 .. 15.
+    """
+    midpoints = torch.tensor([(low + high) / 2 for low, high in pairwise(E2M1_VALUES)])
+    code = _nearest(values.abs(), midpoints) + 8 * torch.signbit(values)
+    return torch.where(values.isnan(), 7, code).to(torch.uint8)
+
+
+def decode_e2m1(codes: Tensor) -> Tensor:
+    """4-bit codes to the float32 values that they stand for."""
+    table = torch.tensor([*E2M1_VALUES, *(-value for value in E2M1_VALUES)])
+    return table.to(codes.device)[codes.long()]
 
 
 def decode_fp8(fp8_bytes: Tensor, fmt: Fp8Format) -> Tensor:

@@ -34,7 +34,7 @@ def digests(operators: Mapping[str, Operator]) -> dict[str, str]:
     """SHA-256 of every tensor that each call writes, by the name of the call."""
     generator = torch.Generator().manual_seed(0)
     found = {}
-    for calls in (_conversions, _pages):
+    for calls in (_conversions, _pages, _nvfp4_pages):
         for name, operator, args, outputs in calls(generator):
             operators[operator](*args)
             content = b"".join(t.view(torch.uint8).numpy().tobytes() for t in outputs)
@@ -93,6 +93,23 @@ def _pages(generator: torch.Generator) -> Iterator[_Call]:
                 scales = torch.tensor(0.1), torch.tensor(3.7)
                 args = (rows, rows.flip(0), *caches, slots, kind, *scales)
                 yield f"{operator}-{dtype}-{kind}-{block_size}", operator, args, caches
+
+
+def _nvfp4_pages(generator: torch.Generator) -> Iterator[_Call]:
+    """Every value of the 16-bit dtypes in groups of their like and of everything, any scale."""
+    for dtype, scale in product(WRITER_DTYPES, (*_SCALES, 448.0)):
+        values = _values(dtype, generator).flatten()
+        mixed = values[torch.randperm(len(values), generator=generator)]
+        # The code of every number around every rounding boundary, under every group scale.
+        tame = torch.randn(len(values), generator=generator).to(dtype)
+        tame[::16] = 6 * 2.0 ** torch.randint(-14, 9, [len(tame[::16])], generator=generator)
+        rows = torch.cat([values, mixed, tame])
+        rows = rows[: len(rows) // 192 * 192].view(-1, 1, 192)
+        blocks = len(rows) // 16 + 1
+        caches = [poisoned([blocks, 16, 1, 108], torch.uint8) for _ in range(2)]
+        args = (rows, rows.flip(0), *caches, torch.arange(len(rows)), "nvfp4_linear")
+        scales = torch.tensor(scale), torch.tensor(scale)
+        yield f"nvfp4-{dtype}-{scale}", "reshape_and_cache_flash", (*args, *scales), tuple(caches)
 
 
 if __name__ == "__main__":

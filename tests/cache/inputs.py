@@ -32,6 +32,17 @@ def awkward(shape: Sequence[int], dtype: torch.dtype, generator: torch.Generator
     return torch.where(chosen, any_bits, values)
 
 
+def mostly_tame(shape: Sequence[int], dtype: torch.dtype, generator: torch.Generator) -> Tensor:
+    """Rows of numbers of one magnitude each, with an awkward one here and there.
+
+    For formats whose numbers share a scale, where a huge one leaves nothing of the others.
+    """
+    powers = torch.randint(-12, 11, [*shape[:-1], 1], generator=generator)
+    values = torch.randn(list(shape), generator=generator) * 2.0**powers
+    chosen = torch.randint(0, 100, list(shape), generator=generator) == 0
+    return torch.where(chosen, awkward(shape, dtype, generator), values.to(dtype))
+
+
 def slots_in_runs(
     tokens: int, num_blocks: int, block_size: int, generator: torch.Generator
 ) -> Tensor:
@@ -53,7 +64,12 @@ def scattered_slots(
 
 def cache_dtype(kind: str, dtype: torch.dtype) -> torch.dtype:
     """What a cache of such elements has by convention."""
-    return torch.uint8 if kind.startswith("fp8") else dtype
+    return torch.uint8 if kind.startswith(("fp8", "nvfp4")) else dtype
+
+
+def entry_elems(kind: str, head_size: int) -> int:
+    """How many elements a cache has for one head of a token."""
+    return head_size // 16 * 9 if kind.startswith("nvfp4") else head_size
 
 
 def heads_of(

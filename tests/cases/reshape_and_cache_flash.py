@@ -10,10 +10,12 @@ from cache.inputs import (
     awkward,
     cache_dtype,
     change,
+    entry_elems,
     every_second,
     freed,
     heads_of,
     innermost,
+    mostly_tame,
     padded_pages,
     poisoned,
     scattered_slots,
@@ -40,12 +42,13 @@ def sample(
 
     def make(device: torch.device, generator: torch.Generator) -> Args:
         def values(shape: list[int]) -> Tensor:
-            return awkward(shape, dtype, generator).to(device)
+            make_values = mostly_tame if kind.startswith("nvfp4") else awkward
+            return make_values(shape, dtype, generator).to(device)
 
         element = stored or cache_dtype(kind, dtype)
         num_blocks = -(-tokens // block_size) + 2
         inner = [heads, block_size] if layout == "HND" else [block_size, heads]
-        shapes = [[*inner, size] for size in sizes]
+        shapes = [[*inner, entry_elems(kind, size)] for size in sizes]
         caches = [
             padded_pages(num_blocks, shape, element, device)
             if views
@@ -80,6 +83,7 @@ def sample(
 
 _FP8 = "fp8-bfloat16-37x3x64-16"
 _PER_HEAD = "fp8-bfloat16-37x3x64-16-per-head"
+_NVFP4 = "nvfp4-bfloat16-37x3x64-16"
 
 CASE = OpCase(
     name="reshape_and_cache_flash",
@@ -106,6 +110,16 @@ CASE = OpCase(
         # Fewer than 32 elements per token: vLLM never returns.
         sample("auto", torch.float32, 3, 1, (1, 1), 1),
         sample("fp8", torch.bfloat16, 7, 2, (5, 9), 3, per_head=True),
+        *(sample("nvfp4", dtype) for dtype in WRITER_DTYPES),
+        *(sample("nvfp4_linear", dtype) for dtype in WRITER_DTYPES),
+        sample("nvfp4", torch.bfloat16, 61, 5, (128, 128), layout="HND"),
+        sample("nvfp4", torch.float16, 29, 2, (80, 192), 8, layout="HND", views=True),
+        sample("nvfp4", torch.bfloat16, 29, 5, (112, 64), 12, views=True),
+        sample("nvfp4", torch.float32, 29, 1, (256, 256), scattered=True),
+        sample("nvfp4", torch.bfloat16, 29, scattered=True, layout="HND"),
+        sample("nvfp4_linear", torch.bfloat16, 29, 3, (16, 48), 5, views=True, layout="HND"),
+        sample("nvfp4_linear", torch.float16, 29, 2, (144, 2048), 1, scattered=True),
+        sample("nvfp4", torch.bfloat16, 0),
         sample("auto", torch.bfloat16, 1),
         sample("auto", torch.bfloat16, 0),
         sample("fp8", torch.bfloat16, 0, per_head=True),
@@ -114,7 +128,70 @@ CASE = OpCase(
         Refusal(
             "kind", change(kv_cache_dtype=lambda _: "int8"), "kv_cache_dtype must be one of auto,"
         ),
-        Refusal("nvfp4", change(kv_cache_dtype=lambda _: "nvfp4"), "kv_cache_dtype must be one of"),
+        Refusal(
+            "nvfp4 into other pages",
+            change(kv_cache_dtype=lambda _: "nvfp4"),
+            r"key_cache must have shape \[\*, \*, 3, 36\], got \[5, 16, 3, 64\]",
+        ),
+        Refusal(
+            "4 over 6",
+            change(kv_cache_dtype=lambda _: "nvfp4_4over6"),
+            "kv_cache_dtype must be one of auto, .*, nvfp4, nvfp4_linear; got 'nvfp4_4over6'",
+            _NVFP4,
+        ),
+        Refusal(
+            "nvfp4 head size", change(key=lambda t: t[..., :40]), "key must have a head", _NVFP4
+        ),
+        Refusal(
+            "nvfp4 tiles",
+            change(value=lambda t: t[..., :48], value_cache=lambda t: t[..., :27].contiguous()),
+            "value must have a head size that is a multiple of 64, as nvfp4 stores",
+            _NVFP4,
+        ),
+        Refusal(
+            "nvfp4 block size",
+            change(
+                key_cache=lambda t: t[:, :6].contiguous(),
+                value_cache=lambda t: t[:, :6].contiguous(),
+            ),
+            "value_cache must have a block size that is a multiple of 4",
+            _NVFP4,
+        ),
+        Refusal(
+            "nvfp4 gaps",
+            change(key_cache=lambda t: t.repeat(1, 1, 1, 2)[..., :36]),
+            r"key_cache must have pages without gaps, strides \[108, 36\] or \[36, 576\] in",
+            _NVFP4,
+        ),
+        Refusal(
+            "nvfp4 bytes",
+            change(value_cache=lambda t: innermost(t, 1)),
+            "value_cache must have stride 1 in dimension 3",
+            _NVFP4,
+        ),
+        Refusal(
+            "nvfp4 pages",
+            change(value_cache=lambda t: t[..., 1:]),
+            "value_cache must have shape",
+            _NVFP4,
+        ),
+        Refusal(
+            "nvfp4 cache dtype",
+            change(key_cache=lambda t: t.view(torch.float8_e4m3fn)),
+            "key_cache must have dtype uint8, got float8_e4m3fn",
+            _NVFP4,
+        ),
+        Refusal("nvfp4 key dtype", change(key=Tensor.double), "key must have dtype", _NVFP4),
+        Refusal("nvfp4 value dtype", change(value=Tensor.half), "value must have", _NVFP4),
+        Refusal("nvfp4 keys missing", change(key=lambda t: t[:9]), "key must have a row", _NVFP4),
+        Refusal(
+            "nvfp4 scales",
+            change(k_scale=lambda t: t.repeat(3), v_scale=lambda t: t.repeat(3)),
+            r"k_scale must have 1 element\(s\), got shape \[3\]",
+            _NVFP4,
+        ),
+        Refusal("nvfp4 scale dtype", change(v_scale=Tensor.half), "v_scale must have", _NVFP4),
+        Refusal("nvfp4 freed", change(key_cache=freed), "key_cache must have a storage", _NVFP4),
         Refusal("key rank", change(key=lambda t: t[0]), "key must have 3 dimensions"),
         Refusal(
             "value heads", change(value=lambda t: t[:, 1:]), r"value must have shape \[\*, 3, \*\]"

@@ -45,6 +45,36 @@ struct CacheWriterParams {
   int64_t scale_stride;  // 1: one scale per head, 0: one for all
 };
 
+// One of key and value in nvfp4. A page holds the data of all its tokens and heads, then all their
+// scales; the last dimension of the cache tensor is as wide as both together.
+struct Nvfp4Side {
+  const char* src;     // [>= tokens, heads, head_size], last dimension dense
+  const float* scale;  // [1]
+  uint8_t* cache;      // [blocks, ...]
+  int64_t head_size;   // a multiple of 16
+  int64_t src_token_stride;
+  int64_t src_head_stride;
+  int64_t block_stride;
+  int64_t data_offset_stride;
+  int64_t data_head_stride;
+  int64_t scales_start;  // within the page
+  int64_t scales_offset_stride;
+  int64_t scales_head_stride;
+  bool scales_in_tiles;  // see nvfp4_tiled_place
+};
+
+// Bytes are those of cache/nvfp4.h.
+struct Nvfp4WriterParams {
+  Nvfp4Side key;
+  Nvfp4Side value;
+  const int64_t* slot_mapping;  // [tokens], skipped if out of range
+  DType dtype;                  // of key and value
+  int64_t tokens;
+  int64_t heads;
+  int64_t num_slots;
+  int64_t block_size;
+};
+
 // Dimensions that both tensors lay out alike are merged; what remains after that is few.
 inline constexpr int kMaxMergedDims = 8;
 

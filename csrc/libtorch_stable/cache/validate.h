@@ -24,6 +24,15 @@ CacheWriterParams validate_reshape_and_cache_flash(const Tensor& key, const Tens
                                                    const std::string& kv_cache_dtype,
                                                    const Tensor& k_scale, const Tensor& v_scale);
 
+// reshape_and_cache_flash with one of the nvfp4 kinds, which has parameters of its own.
+bool is_nvfp4(const std::string& kv_cache_dtype);
+Nvfp4WriterParams validate_reshape_and_cache_nvfp4(const Tensor& key, const Tensor& value,
+                                                   const Tensor& key_cache,
+                                                   const Tensor& value_cache,
+                                                   const Tensor& slot_mapping,
+                                                   const std::string& kv_cache_dtype,
+                                                   const Tensor& k_scale, const Tensor& v_scale);
+
 ConvertFp8Params validate_convert_fp8(const Tensor& dst_cache, const Tensor& src_cache,
                                       double scale, const std::string& kv_cache_dtype);
 

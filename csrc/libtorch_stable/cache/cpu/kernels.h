@@ -44,7 +44,19 @@ struct TransposeKernels {
   Transposition elements_of_16_bytes;
 };
 
+// Quantises groups of 16 elements of a head: 8 bytes of data and one scale each. The factor is
+// nvfp4_global_factor() of the scale argument.
+using Nvfp4Quantization = void (*)(const void* src, int64_t groups, float global_factor,
+                                   uint8_t* data, uint8_t* scales);
+
+struct Nvfp4Kernels {
+  Nvfp4Quantization quantize_half;
+  Nvfp4Quantization quantize_bfloat16;
+  Nvfp4Quantization quantize_float;
+};
+
 }  // namespace kvops::cpu
 
 KVOPS_DECLARE_KERNELS(RowKernels, row_kernels)
 KVOPS_DECLARE_KERNELS(TransposeKernels, transpose_kernels)
+KVOPS_DECLARE_KERNELS(Nvfp4Kernels, nvfp4_kernels)

@@ -1,6 +1,7 @@
 // reshape_and_cache_flash on CPU: one copied or converted row per (token, head), or per token
 // where the heads of input and cache lie side by side.
 // Registered as kvops::reshape_and_cache_flash for CPU tensors.
+#include "cache/cpu/nvfp4.h"
 #include "cache/cpu/plan.h"
 #include "cache/ops.h"
 #include "cache/validate.h"
@@ -61,6 +62,13 @@ void reshape_and_cache_flash(const Tensor& key, const Tensor& value, Tensor& key
                              Tensor& value_cache, const Tensor& slot_mapping,
                              const std::string& kv_cache_dtype, const Tensor& k_scale,
                              const Tensor& v_scale) {
+  if (is_nvfp4(kv_cache_dtype)) {
+    const Nvfp4WriterParams p = validate_reshape_and_cache_nvfp4(
+        key, value, key_cache, value_cache, slot_mapping, kv_cache_dtype, k_scale, v_scale);
+    check_slots({"reshape_and_cache_flash", "slot_mapping"}, p.slot_mapping, p.tokens, p.num_slots);
+    write_nvfp4_pages(p);
+    return;
+  }
   const CacheWriterParams p = validate_reshape_and_cache_flash(
       key, value, key_cache, value_cache, slot_mapping, kv_cache_dtype, k_scale, v_scale);
   check_slots({"reshape_and_cache_flash", "slot_mapping"}, p.slot_mapping, p.tokens, p.num_slots);

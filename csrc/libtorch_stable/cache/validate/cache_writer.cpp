@@ -7,13 +7,6 @@
 namespace kvops {
 namespace {
 
-// "fp8_ds_mla" is a layout of the MLA writers only; everywhere else vLLM reads it as E4M3.
-CacheKind parse_kind(const std::string& text, const char* op) {
-  const CacheKind kind = parse_cache_kind(
-      text, op, {CacheKind::kAuto, CacheKind::kFp8E4m3, CacheKind::kFp8E5m2, CacheKind::kFp8DsMla});
-  return kind == CacheKind::kFp8DsMla ? CacheKind::kFp8E4m3 : kind;
-}
-
 void check_rows(const Tensor& rows, Arg arg, int64_t tokens) {
   if (rows.size(0) < tokens) {
     fail(arg, "must have a row for each of the " + std::to_string(tokens) +
@@ -33,9 +26,20 @@ CacheSide writer_side(const Tensor& src, Arg src_arg, const Tensor& cache, Arg c
 
 }  // namespace
 
-CacheWriterParams validate_cache_writer(const char* op, const CacheWriterTensors& t,
+CacheKind parse_writer_kind(const std::string& text, const char* op, bool allow_nvfp4) {
+  const CacheKind kind =
+      allow_nvfp4
+          ? parse_cache_kind(text, op,
+                             {CacheKind::kAuto, CacheKind::kFp8E4m3, CacheKind::kFp8E5m2,
+                              CacheKind::kFp8DsMla, CacheKind::kNvfp4, CacheKind::kNvfp4Linear})
+          : parse_cache_kind(
+                text, op,
+                {CacheKind::kAuto, CacheKind::kFp8E4m3, CacheKind::kFp8E5m2, CacheKind::kFp8DsMla});
+  return kind == CacheKind::kFp8DsMla ? CacheKind::kFp8E4m3 : kind;
+}
+
+CacheWriterParams validate_cache_writer(const char* op, const CacheWriterTensors& t, CacheKind kind,
                                         int64_t scales) {
-  const CacheKind kind = parse_kind(t.kv_cache_dtype, op);
   check_same_device(op, {{t.key, "key"},
                          {t.value, "value"},
                          {t.key_cache, "key_cache"},

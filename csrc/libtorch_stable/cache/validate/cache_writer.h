@@ -16,14 +16,17 @@ struct CacheWriterTensors {
   const Tensor& key_cache;
   const Tensor& value_cache;
   const Tensor& slot_mapping;
-  const std::string& kv_cache_dtype;
   const Tensor& k_scale;
   const Tensor& v_scale;
 };
 
-// `scales` is the number of elements of k_scale and v_scale: 1 or the number of heads.
-// The caches' strides, head sizes, number of slots and block size are left 0.
-CacheWriterParams validate_cache_writer(const char* op, const CacheWriterTensors& t,
+// `kind` comes from parse_writer_kind; `scales` is the number of elements of k_scale and v_scale: 1
+// or the number of heads. The caches' strides, head sizes, number of slots and block size are left
+// 0.
+CacheWriterParams validate_cache_writer(const char* op, const CacheWriterTensors& t, CacheKind kind,
                                         int64_t scales);
+
+// "fp8_ds_mla" is a layout of the MLA writers only; everywhere else vLLM reads it as E4M3.
+CacheKind parse_writer_kind(const std::string& text, const char* op, bool allow_nvfp4);
 
 }  // namespace kvops

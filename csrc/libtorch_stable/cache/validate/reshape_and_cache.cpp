@@ -29,6 +29,7 @@ CacheWriterParams validate_reshape_and_cache(const Tensor& key, const Tensor& va
                                              const std::string& kv_cache_dtype,
                                              const Tensor& k_scale, const Tensor& v_scale,
                                              bool interleaved_v) {
+  const CacheKind kind = parse_writer_kind(kv_cache_dtype, kOp, false);
   check_dim(key, {kOp, "key"}, 3);
   const int64_t heads = key.size(1);
   check_shape(value, {kOp, "value"}, {kAnySize, heads, key.size(2)});
@@ -52,7 +53,7 @@ CacheWriterParams validate_reshape_and_cache(const Tensor& key, const Tensor& va
   check_dense_from(key_cache, {kOp, "key_cache"}, 2);
   check_dense_from(value_cache, {kOp, "value_cache"}, 2);
   CacheWriterParams p = validate_cache_writer(
-      kOp, {key, value, key_cache, value_cache, slot_mapping, kv_cache_dtype, k_scale, v_scale}, 1);
+      kOp, {key, value, key_cache, value_cache, slot_mapping, k_scale, v_scale}, kind, 1);
   p.num_slots = blocks * block_size;
   p.block_size = block_size;
   set_cache_layout(p.key, key_cache, head_size, block_size, x);

@@ -49,6 +49,7 @@ CacheWriterParams validate_reshape_and_cache_flash(const Tensor& key, const Tens
                                                    const Tensor& slot_mapping,
                                                    const std::string& kv_cache_dtype,
                                                    const Tensor& k_scale, const Tensor& v_scale) {
+  const CacheKind kind = parse_writer_kind(kv_cache_dtype, kOp, true);
   check_dim(key, {kOp, "key"}, 3);
   const int64_t heads = key.size(1);
   check_shape(value, {kOp, "value"}, {kAnySize, heads, kAnySize});
@@ -60,7 +61,7 @@ CacheWriterParams validate_reshape_and_cache_flash(const Tensor& key, const Tens
   check_stride(value_cache, {kOp, "value_cache"}, 3, 1);
   check_scale_shapes(k_scale, v_scale, heads);
   CacheWriterParams p = validate_cache_writer(
-      kOp, {key, value, key_cache, value_cache, slot_mapping, kv_cache_dtype, k_scale, v_scale},
+      kOp, {key, value, key_cache, value_cache, slot_mapping, k_scale, v_scale}, kind,
       k_scale.numel());
   p.num_slots = blocks * block_size;
   p.block_size = block_size;

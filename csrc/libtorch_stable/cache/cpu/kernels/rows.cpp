@@ -5,21 +5,11 @@
 
 #include "cache/cpu/kernels.h"
 #include "cache/cpu/kernels/vector16.h"
+#include "cache/cpu/kernels/widen_block.h"
 #include "common/float_convert.h"
-
-#if defined(__F16C__)
-#include <immintrin.h>
-#endif
 
 namespace kvops::cpu::KVOPS_ISA {
 namespace {
-
-constexpr int64_t kBlockElems = 64;
-
-template <class T>
-void widen(const T* __restrict in, float* __restrict out) {
-  for (int64_t i = 0; i < kBlockElems; ++i) out[i] = to_float(in[i]);
-}
 
 template <class T>
 void narrow_block(const float* __restrict in, T* __restrict out) {
@@ -27,15 +17,7 @@ void narrow_block(const float* __restrict in, T* __restrict out) {
 }
 
 #if defined(__F16C__)
-// In integer arithmetic halves cost as much as all the rest. These instructions round alike, and
-// make the canonical half NaN from the canonical float NaN.
-void widen(const half_t* __restrict in, float* __restrict out) {
-  for (int64_t i = 0; i < kBlockElems; i += 8) {
-    const __m128i halves = _mm_loadu_si128(reinterpret_cast<const __m128i*>(in + i));
-    _mm256_storeu_ps(out + i, _mm256_cvtph_ps(halves));
-  }
-}
-
+// See widen_block.h; makes the canonical half NaN from the canonical float NaN.
 void narrow_block(const float* __restrict in, half_t* __restrict out) {
   for (int64_t i = 0; i < kBlockElems; i += 8) {
     const __m256 floats = _mm256_loadu_ps(in + i);
@@ -63,7 +45,7 @@ struct Multiply {
 template <class Src, class Dst, class Scaling>
 __attribute__((always_inline)) inline void convert_block(const Src* in, Dst* out, float scale) {
   float wide[kBlockElems];
-  widen(in, wide);
+  widen_block(in, wide);
   for (int64_t i = 0; i < kBlockElems; ++i) wide[i] = Scaling::apply(wide[i], scale);
   narrow_block(wide, out);
 }
