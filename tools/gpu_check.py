@@ -89,7 +89,7 @@ PARTS: dict[str, PytestPart | SanitizerPart] = {
     "suite": PytestPart(("tests",), without=_APART),
     "random": PytestPart(("tests/cuda/test_cpu_cuda_agree.py",)),
     "large": PytestPart(("tests/cuda/test_large_offsets.py",), workers="2"),
-    "grids": PytestPart(("tests/vllm_grids",)),
+    "grids": PytestPart(("tests/vllm_grids",), workers="4"),  # gigabytes for each
     "hostile": SanitizerPart("memcheck", "tests/cuda/hostile_script.py"),
     "memcheck": SanitizerPart("memcheck", _EVERY),
     "initcheck": SanitizerPart("initcheck", _EVERY),
