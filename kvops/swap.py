@@ -1,9 +1,21 @@
-"""Swaps: whole blocks copied between memory pools."""
+"""Swaps: whole blocks copied between memory pools, on the host and on GPUs."""
 
 from __future__ import annotations
 
+import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
+
+from ._native import libraries
+
+_last_path = libraries.cpu.kvops_swap_last_path
+_last_path.argtypes, _last_path.restype = [ctypes.c_uint], ctypes.c_char_p
+_use_path = libraries.cpu.kvops_swap_use_path
+_use_path.argtypes, _use_path.restype = [ctypes.c_char_p], ctypes.c_char_p
+_NUM_PATHS = 4
 
 
 def swap_blocks(src: Tensor, dst: Tensor, block_size_in_bytes: int, block_mapping: Tensor) -> None:
@@ -13,10 +25,10 @@ def swap_blocks(src: Tensor, dst: Tensor, block_size_in_bytes: int, block_mappin
     after its first element, whatever its shape and dtype.
 
     Args:
-        src: any shape and dtype; its elements fill their memory without gaps, with the dimensions
-            in any order.
-        dst: likewise; shape and dtype need not be those of `src`. Written. May be `src`, or share
-            memory with it.
+        src: any shape and dtype, on the CPU or on a GPU; its elements fill their memory without
+            gaps, with the dimensions in any order.
+        dst: likewise; shape, dtype and device need not be those of `src`. Written. May be `src`, or
+            share memory with it.
         block_size_in_bytes: size of a block; positive unless `block_mapping` is empty.
         block_mapping: int64 [num_copies, 2] on the CPU, any strides: pairs of a block of `src` and
             a block of `dst`. A tensor of n bytes has `n // block_size_in_bytes` blocks.
@@ -28,10 +40,17 @@ def swap_blocks(src: Tensor, dst: Tensor, block_size_in_bytes: int, block_mappin
 
     Note:
         Pairs take effect in order: a later one sees what an earlier one has copied. Large calls
-        use several threads where that cannot be told from the result.
+        use several threads, or all of a GPU, where that cannot be told from the result; within one
+        GPU, pairs that do depend on each other are copied by one thread block, slowly.
+
+        With a tensor on a GPU this is work of the current stream of that GPU, of `dst`'s between
+        two (in order with `src`'s current stream as well). Tensors on the host should be pinned:
+        with others the call is right, but it may wait for the copies. Under CUDA graph capture it
+        becomes part of the graph; `block_mapping` is read before the call returns.
 
     Source:
-        vLLM 0.23 `_C_cache_ops::swap_blocks`, which leaves host to host undefined and checks no id.
+        vLLM 0.23 `_C_cache_ops::swap_blocks`, which leaves host to host and copies between GPUs
+        undefined and checks no id and no return code.
     """
     torch.ops.kvops.swap_blocks.default(src, dst, block_size_in_bytes, block_mapping)
 
@@ -51,13 +70,18 @@ def swap_blocks_batch(
             addresses.
         is_src_access_order_any: allows sources to be read out of stream order, even after the call
             has returned, in copies that involve a device: only for sources that are final before
-            the call and stay so until the copies are done. Ignored from host to host, where a
+            the call and stay so until the copies are done. That makes it safe from host to device,
+            for host memory that nobody is still writing; and unsafe from device to host, where
+            kernels earlier in the stream write the source and a copy might read it before them.
+            Targets are written in stream order either way. Ignored from host to host, where a
             source has been read when the call returns.
 
     Raises:
         RuntimeError: a table is not as above or lengths differ; a size is negative; an address is
             null, or too high for its size, where there is something to copy (the message names the
-            entry). Nothing is copied then.
+            entry). Nothing is copied then. Also if `is_src_access_order_any` is set and a source is
+            on a device, in checked mode; and if the driver refuses a copy, with its entry,
+            addresses and size: others of the call may have been issued then.
 
     Warning:
         Addresses are taken at their word. Nothing can tell whether memory is behind them, how much
@@ -65,9 +89,20 @@ def swap_blocks_batch(
         addresses from `data_ptr()`. A wrong address ends the process or overwrites other data.
 
     Note:
-        Host to host, the result is that of `memmove` for one entry after the other: overlaps and
-        chains are defined, and large calls use several threads where that cannot be told from the
-        result. Copies that involve a device are not ordered among themselves.
+        If all memory is on the host, the copies are done when the call returns, and the result is
+        that of `memmove` for one entry after the other: overlaps and chains are defined, and large
+        calls use several threads where that cannot be told from the result.
+
+        With an address on a device, the whole call is work of the current stream of torch's current
+        device: after what that stream has already, and before what it gets next, the default stream
+        included. Entries are then not ordered among themselves: one that reads or writes what
+        another one writes, or its own source, has an undefined result. Directions may be mixed.
+        Host memory should be pinned; with pageable memory the call is right, but slow, and may wait
+        for the copies. The tables may be freed or changed as soon as the call returns. Under CUDA
+        graph capture the copies become nodes of the graph, which owns what it replays.
+
+        Adjacent entries are copied as one. Tables longer than `KVOPS_SWAP_MAX_DESCRIPTORS` (8192
+        by default) reach the driver in several calls. See :func:`last_path`.
 
         torch does not see these writes: no version counter moves, and autograd saves nothing. A
         compiler that believed the schema would drop or move the call, so it stays out of compiled
@@ -89,3 +124,51 @@ def swap_blocks_batch(
         vLLM 0.23 `_C_cache_ops::swap_blocks_batch`, which checks no entry and assumes stride 1.
     """
     torch.ops.kvops.swap_blocks_batch.default(src_ptrs, dst_ptrs, sizes, is_src_access_order_any)
+
+
+def last_path() -> str | None:
+    """How this thread's last swap moved its bytes; None if it has not made one.
+
+    Returns:
+        "host" (by the CPU, before the call returned), "kernel" (a copy kernel on the GPU), "batch"
+        (the driver's batched copy), "single" (one driver call for each copy), or several of these
+        joined by "+" if one call needed them.
+
+    Example:
+        >>> import kvops, torch
+        >>> blocks = torch.zeros(4, 8)
+        >>> kvops.swap_blocks(blocks, blocks, 32, torch.tensor([[0, 1]]))
+        >>> kvops.swap.last_path()
+        'host'
+    """
+    names = [name.decode() for i in range(_NUM_PATHS) if (name := _last_path(i))]
+    return "+".join(names) or None
+
+
+@contextmanager
+def use_path(path: str) -> Iterator[None]:
+    """Take one path for this thread's swaps with a device, where it can be taken.
+
+    What it cannot move goes another way: a kernel reaches only pinned host memory and the current
+    device, and the batched copy needs a driver from CUDA 12.8 on and is impossible under capture.
+    "batch" and "single" keep the multiprocessors free for other kernels. Pairs of
+    :func:`swap_blocks` that depend on each other keep their own way.
+
+    Args:
+        path: "kernel", "batch", "single", or "auto" for the best.
+
+    Raises:
+        ValueError: there is no such path.
+
+    Example:
+        >>> import kvops
+        >>> with kvops.swap.use_path("batch"):
+        ...     pass  # swaps
+    """
+    before = _use_path(path.encode())
+    if before is None:
+        raise ValueError(f'path must be "auto", "kernel", "batch" or "single", got {path!r}')
+    try:
+        yield
+    finally:
+        _use_path(before)
