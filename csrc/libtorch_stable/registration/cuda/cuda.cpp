@@ -33,6 +33,7 @@ constexpr Kernel kCudaKernels[] = {
     // ---- mla
     {"concat_and_cache_mla", TORCH_BOX(&cuda::concat_and_cache_mla)},
     {"concat_mla_q", TORCH_BOX(&cuda::concat_mla_q)},
+    {"indexer_k_quant_and_cache", TORCH_BOX(&cuda::indexer_k_quant_and_cache)},
 
     // ---- gather
     {"gather_and_maybe_dequant_cache", TORCH_BOX(&cuda::gather_and_maybe_dequant_cache)},

@@ -17,9 +17,11 @@ struct QueryRows {
   int64_t token_stride_bytes;
   int64_t head_stride_bytes;
 
-  __device__ char* out(int64_t, int64_t token, int64_t head) const {
+  using Found = char*;
+  __device__ char* lookup(int64_t, int64_t token, int64_t head) const {
     return q_out + token * token_stride_bytes + head * head_stride_bytes;
   }
+  __device__ char* place(char* out) const { return out; }
   __device__ void skip(int64_t) const {}
 };
 

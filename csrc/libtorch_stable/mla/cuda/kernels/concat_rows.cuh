@@ -28,7 +28,7 @@ template <class Unit>
 struct CopyUnit {
   using In = Unit;
   using Out = Unit;
-  __device__ explicit CopyUnit(const float*) {}
+  __device__ explicit CopyUnit(float) {}
   __device__ Out operator()(In in) const { return in; }
 };
 
@@ -36,9 +36,7 @@ template <class T, class Fp8, int kCount>
 struct QuantizeUnit {
   using In = Vec<T, kCount>;
   using Out = Vec<Fp8, kCount>;
-  // No scale is a scale of 1.
-  __device__ explicit QuantizeUnit(const float* scale)
-      : quotient(scale != nullptr ? *scale : 1.0f) {}
+  __device__ explicit QuantizeUnit(float scale) : quotient(scale) {}
   __device__ Out operator()(const In& in) const {
     float x[kCount];
     Out out;
@@ -67,15 +65,16 @@ struct RowTiles {
 inline constexpr int kRowsPerThread = 4;
 inline constexpr int kMaxRowThreads = 384;
 
-// Of the template argument Rows, `out(row, outer, inner)` is where a row goes, null if it is
-// skipped, and `skip(row)` is called by one thread for each of these.
+// Of the template argument Rows, `lookup(row, outer, inner)` reads or computes what tells where a
+// row goes, `place(found)` makes the address of it, null if the row is skipped, and `skip(row)` is
+// called by one thread for each of these. Everything is read before anything is waited for.
 template <class Convert, class Rows>
 __global__ void __launch_bounds__(kMaxRowThreads)
     concat_rows_kernel(const __grid_constant__ Rows rows, const __grid_constant__ RowTiles tiles,
-                       const float* scale) {
+                       const float* scale_or_null) {
   using In = typename Convert::In;
   using Out = typename Convert::Out;
-  const Convert convert(scale);
+  const float scale = scale_or_null != nullptr ? *scale_or_null : 1.0f;
   const int64_t slot = tiles.lane_count.quotient(threadIdx.x);
   const int64_t lane = tiles.lane_count.remainder(threadIdx.x, slot);
   const int64_t row_units = tiles.first.units + tiles.second.units;
@@ -86,27 +85,31 @@ __global__ void __launch_bounds__(kMaxRowThreads)
       const RowPart part = is_first ? tiles.first : tiles.second;
       const int64_t part_column = is_first ? column : column - tiles.first.units;
       In values[kRowsPerThread];
-      Out* places[kRowsPerThread];
+      typename Rows::Found found[kRowsPerThread];
 #pragma unroll
       for (int j = 0; j < kRowsPerThread; ++j) {
-        places[j] = nullptr;
         const int64_t row = base + j * tiles.slots + slot;
         if (row >= tiles.rows) continue;
         const int64_t outer = tiles.inner.quotient(row);
         const int64_t inner = tiles.inner.remainder(row, outer);
-        // Read before it is known whether the row is skipped, so as not to wait for that.
         values[j] = reinterpret_cast<const In*>(part.base + outer * part.outer_stride_bytes +
                                                 inner * part.inner_stride_bytes)[part_column];
-        char* out = rows.out(row, outer, inner);
+        found[j] = rows.lookup(row, outer, inner);
+      }
+      // Hidden from the compiler, which would wait for the scale and invert it before the loads.
+      float used_scale = scale;
+      asm volatile("" : "+f"(used_scale));
+      const Convert convert(used_scale);
+#pragma unroll
+      for (int j = 0; j < kRowsPerThread; ++j) {
+        const int64_t row = base + j * tiles.slots + slot;
+        if (row >= tiles.rows) continue;
+        char* out = rows.place(found[j]);
         if (out != nullptr) {
-          places[j] = reinterpret_cast<Out*>(out) + column;
+          reinterpret_cast<Out*>(out)[column] = convert(values[j]);
         } else if (column == 0) {
           rows.skip(row);
         }
-      }
-#pragma unroll
-      for (int j = 0; j < kRowsPerThread; ++j) {
-        if (places[j] != nullptr) *places[j] = convert(values[j]);
       }
     }
   }

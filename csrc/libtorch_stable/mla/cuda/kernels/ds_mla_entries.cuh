@@ -49,7 +49,7 @@ __global__ void __launch_bounds__(32 * kDsMlaWarps)
     const LaneElems back = load_lane<kAligned>(kv_c + 32 * kLaneElems + elem);
     LaneElems rope = {};
     if (reads_rope) rope = load_lane<kAligned>(k_pe + elem);
-    char* entry = entries.out(token, token, 0);
+    char* entry = entries.place(entries.table.slots[token]);
     const bool is_skipped = entry == nullptr;
     if (is_skipped && lane == 0) entries.skip(token);
     write_latent<kAligned>(front, tile, entry, p.power_of_two_scales, is_skipped);

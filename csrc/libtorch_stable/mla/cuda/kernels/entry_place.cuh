@@ -43,16 +43,17 @@ struct EntryTable {
         entry_stride_bytes(p.entry_stride_bytes) {}
 
 #if defined(__CUDACC__)
+  // As the rows of concat_rows.cuh: one row per token, and its slot tells where it goes.
+  using Found = int64_t;
+  __device__ int64_t lookup(int64_t token, int64_t, int64_t) const { return table.slots[token]; }
+
   // Null if the slot is out of range.
-  __device__ char* entry(int64_t slot) const {
+  __device__ char* place(int64_t slot) const {
     if (!table.has(slot)) return nullptr;
     const int64_t block = table.block_size.quotient(slot);
     return kv_cache + block * block_stride_bytes +
            table.block_size.remainder(slot, block) * entry_stride_bytes;
   }
-
-  // As the rows of concat_rows.cuh: one row per token.
-  __device__ char* out(int64_t token, int64_t, int64_t) const { return entry(table.slots[token]); }
   __device__ void skip(int64_t token) const { table.skip(token); }
 #endif
 };
