@@ -6,6 +6,7 @@ A replay reads what is in the tensors then: other values, other slots and pages,
 from __future__ import annotations
 
 from pathlib import Path
+from random import Random
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ import torch
 import kvops
 from devices import CUDA
 from gpu.calls import CAPTURE_MODES, capture, refill, rounds, uses_device
+from gpu.random_calls import random_sample
 from registry import OpCase, Sample
 from subprocesses import run_python
 from support import (
@@ -20,7 +22,11 @@ from support import (
     assert_same_outcome,
     assert_untouched,
     by_operator,
+    by_reference,
+    copy_call,
+    guard,
     kinds,
+    make_args,
     make_call,
     reference_outcome,
     sample_params,
@@ -47,6 +53,28 @@ def test_replays(case: OpCase, sample: Sample, device: str, mode: str) -> None:
         graph.replay()
         torch.cuda.synchronize()
         assert_same_outcome(call, expected)
+
+
+@pytest.mark.parametrize("mode", CAPTURE_MODES)
+@pytest.mark.parametrize("seed", range(4))
+def test_replays_of_copies_between_addresses(seed: int, device: str, mode: str) -> None:
+    """The tables are read when the call is captured, the memory when it is replayed."""
+    case = CASES["swap_blocks_batch"]
+    sample = random_sample(case.name, Random(seed))
+    call = guard(case, make_args(case, sample, device))
+    twin = copy_call(call, "cpu")
+    graph = capture(call, mode)
+    for name in ("src_ptrs", "dst_ptrs", "sizes"):
+        call.args[name].zero_()
+    for _ in range(2):
+        for name in ("_source", "_target"):
+            content = torch.randint(256, call.args[name].shape, dtype=torch.uint8)
+            call.args[name].copy_(content)
+            twin.args[name].copy_(content)
+        by_reference(twin)
+        graph.replay()
+        torch.cuda.synchronize()
+        assert torch.equal(call.args["_target"].cpu(), twin.args["_target"])
 
 
 @pytest.mark.parametrize("mode", CAPTURE_MODES)

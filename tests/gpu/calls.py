@@ -10,6 +10,7 @@ from support import Call, by_operator, guard, make_args
 # Read by the host before the call returns, whatever device the memory is on.
 _HOST_TABLES = {"block_mapping", "src_ptrs", "dst_ptrs", "sizes"}
 _LENGTHS = ("seq_lens", "cu_seq_lens", "workspace_starts")
+SLEEP_CYCLES = 50_000_000  # 25 ms at 2 GHz: much longer than the host needs for a call
 CAPTURE_MODES = ("global", "thread_local", "relaxed")
 
 
@@ -43,6 +44,30 @@ def is_on_device_only(call: Call) -> bool:
 def uses_device(call: Call) -> bool:
     """Whether any memory is on a GPU: copies from host to host happen at once, on the host."""
     return any(buffer.content.is_cuda for buffer in call.buffers)
+
+
+def call_when_filled_late(call: Call) -> bool:
+    """Call the operator on the current stream, behind the work that fills its arguments.
+
+    They get their values on that stream, after a long sleep: an operator that runs on any other
+    stream, or too early, works on zeros. Returns whether the call waited for that work.
+    """
+    late = [buffer for buffer in call.buffers if buffer.content.is_cuda]
+    contents = [buffer.content.clone() for buffer in late]
+    for buffer in late:
+        buffer.content.zero_()
+    device = late[0].content.device if late else torch.device("cuda", 0)
+    torch.cuda.synchronize(device)
+    stream = torch.cuda.current_stream(device)
+    with torch.cuda.stream(stream):
+        torch.cuda._sleep(SLEEP_CYCLES)
+        for buffer, content in zip(late, contents, strict=True):
+            buffer.content.copy_(content)
+    by_operator(call)
+    filled_and_called = stream.record_event()
+    waited = filled_and_called.query()
+    stream.synchronize()
+    return waited
 
 
 def capture(call: Call, mode: str = "global") -> torch.cuda.CUDAGraph:
