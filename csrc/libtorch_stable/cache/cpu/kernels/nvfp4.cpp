@@ -11,8 +11,10 @@
 namespace kvops::cpu::KVOPS_ISA {
 namespace {
 
-constexpr int64_t kBlockGroups = kBlockElems / kNvfp4GroupElems;
-constexpr int64_t kBlockBytes = kBlockElems / 2;
+// Groups quantised together: their scales take one division each, side by side.
+constexpr int64_t kBatchGroups = 8;
+constexpr int64_t kBatchElems = kBatchGroups * kNvfp4GroupElems;
+constexpr int64_t kBatchBytes = kBatchGroups * kNvfp4GroupBytes;
 
 // Magnitudes order like their bits; NaN does not count.
 inline float group_amax(const float* group) {
@@ -25,43 +27,62 @@ inline float group_amax(const float* group) {
   return bits_float(static_cast<uint32_t>(largest));
 }
 
-inline void quantize_block(const float* in, float global_factor, uint8_t* __restrict data,
-                           uint8_t* __restrict scales) {
-  uint32_t codes[kBlockElems];
-  for (int64_t g = 0; g < kBlockGroups; ++g) {
-    const float* group = in + g * kNvfp4GroupElems;
-    const e4m3_t scale = nvfp4_group_scale(group_amax(group), global_factor);
-    const float multiplier = nvfp4_multiplier(scale, global_factor);
-    uint32_t* out = codes + g * kNvfp4GroupElems;
-    for (int64_t i = 0; i < kNvfp4GroupElems; ++i) out[i] = encode_e2m1(group[i] * multiplier);
-    scales[g] = scale.bits;
+// In steps, because a loop over elements of one size vectorises best.
+inline void quantize_wide(const float* __restrict in, float global_factor, uint8_t* __restrict data,
+                          uint8_t* __restrict scales) {
+  float amax[kBatchGroups];
+  for (int64_t g = 0; g < kBatchGroups; ++g) amax[g] = group_amax(in + g * kNvfp4GroupElems);
+  e4m3_t group_scales[kBatchGroups];
+  for (int64_t g = 0; g < kBatchGroups; ++g) {
+    group_scales[g] = nvfp4_group_scale(amax[g], global_factor);
   }
-  for (int64_t i = 0; i < kBlockBytes; ++i) {
-    data[i] = static_cast<uint8_t>(codes[2 * i] | codes[2 * i + 1] << 4);
+  float multipliers[kBatchGroups];
+  for (int64_t g = 0; g < kBatchGroups; ++g) {
+    multipliers[g] = nvfp4_multiplier(group_scales[g], global_factor);
   }
+  __builtin_memcpy(scales, group_scales, sizeof(group_scales));
+  uint32_t codes[kBatchElems];
+  for (int64_t g = 0; g < kBatchGroups; ++g) {
+    const int64_t first = g * kNvfp4GroupElems;
+    for (int64_t i = first; i < first + kNvfp4GroupElems; ++i) {
+      codes[i] = encode_e2m1(in[i] * multipliers[g]);
+    }
+  }
+  // As bytes, two neighbours are the halves of a word, and meet in its low byte.
+  uint8_t nibbles[kBatchElems];
+  for (int64_t i = 0; i < kBatchElems; ++i) nibbles[i] = static_cast<uint8_t>(codes[i]);
+  uint16_t pairs[kBatchBytes];
+  __builtin_memcpy(pairs, nibbles, sizeof(pairs));
+  for (int64_t i = 0; i < kBatchBytes; ++i) {
+    data[i] = static_cast<uint8_t>(pairs[i] | pairs[i] >> 4);
+  }
+}
+
+template <class T>
+inline void quantize_batch(const T* in, float global_factor, uint8_t* data, uint8_t* scales) {
+  float wide[kBatchElems];
+  for (int64_t i = 0; i < kBatchElems; i += kBlockElems) widen_block(in + i, wide + i);
+  quantize_wide(wide, global_factor, data, scales);
 }
 
 template <class T>
 void quantize_groups(const void* src, int64_t groups, float global_factor, uint8_t* data,
                      uint8_t* scales) {
   const T* in = static_cast<const T*>(src);
-  float wide[kBlockElems];
-  for (; groups >= kBlockGroups; groups -= kBlockGroups) {
-    widen_block(in, wide);
-    quantize_block(wide, global_factor, data, scales);
-    in += kBlockElems;
-    data += kBlockBytes;
-    scales += kBlockGroups;
+  for (; groups >= kBatchGroups; groups -= kBatchGroups) {
+    quantize_batch(in, global_factor, data, scales);
+    in += kBatchElems;
+    data += kBatchBytes;
+    scales += kBatchGroups;
   }
   if (groups == 0) return;
-  T padded[kBlockElems] = {};
-  uint8_t block[kBlockBytes];
-  uint8_t block_scales[kBlockGroups];
+  T padded[kBatchElems] = {};
+  uint8_t batch[kBatchBytes];
+  uint8_t batch_scales[kBatchGroups];
   __builtin_memcpy(padded, in, static_cast<size_t>(groups * kNvfp4GroupElems) * sizeof(T));
-  widen_block(padded, wide);
-  quantize_block(wide, global_factor, block, block_scales);
-  __builtin_memcpy(data, block, static_cast<size_t>(groups * kNvfp4GroupBytes));
-  __builtin_memcpy(scales, block_scales, static_cast<size_t>(groups));
+  quantize_batch(padded, global_factor, batch, batch_scales);
+  __builtin_memcpy(data, batch, static_cast<size_t>(groups * kNvfp4GroupBytes));
+  __builtin_memcpy(scales, batch_scales, static_cast<size_t>(groups));
 }
 
 }  // namespace
