@@ -5,6 +5,17 @@
 #include <algorithm>
 
 namespace kvops::cuda {
+namespace {
+
+bool continues(const Copy& last, const Copy& next) {
+  return last.src + last.bytes == next.src && last.dst + last.bytes == next.dst;
+}
+
+bool fits(uintptr_t address, size_t bytes, uintptr_t limit) {
+  return address <= limit && bytes <= limit - address;
+}
+
+}  // namespace
 
 void CopyPlanner::add(const Copy& copy) {
   Copy rest = copy;
@@ -13,11 +24,10 @@ void CopyPlanner::add(const Copy& copy) {
     const End dst = look(rest.dst, rest.bytes);
     const size_t bytes = std::min(src.bytes, dst.bytes);
     std::vector<Copy>& list = list_for(src, dst);
-    Copy* last = last_list_ == &list ? &list.back() : nullptr;
-    if (last != nullptr && last->src + last->bytes == rest.src &&
-        last->dst + last->bytes == rest.dst && bytes <= src_limit_ - rest.src &&
-        bytes <= dst_limit_ - rest.dst) {
-      last->bytes += bytes;
+    const bool grows = last_list_ == &list && continues(list.back(), rest) &&
+                       fits(rest.src, bytes, src_limit_) && fits(rest.dst, bytes, dst_limit_);
+    if (grows) {
+      list.back().bytes += bytes;
     } else {
       list.push_back({rest.src, rest.dst, bytes, rest.index});
       last_list_ = &list;

@@ -1,0 +1,137 @@
+// The driver layer of the swaps behind C functions, for tests that load it through ctypes without
+// torch, a CUDA runtime or a GPU. Errors become messages.
+#include <dlfcn.h>
+
+#include <atomic>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <stdexcept>
+#include <thread>
+#include <vector>
+
+#include "common/cuda/driver.h"
+#include "swap/cuda/block_order.h"
+#include "swap/cuda/copy_plan.h"
+#include "swap/cuda/driver_copies.h"
+
+#define HARNESS extern "C" __attribute__((visibility("default")))
+
+namespace kvops::cuda {
+
+// Instead of common/cuda/driver.cpp, which needs the runtime's headers.
+void* driver_library() {
+  static void* const library = dlopen(std::getenv("KVOPS_LIBCUDA"), RTLD_NOW | RTLD_LOCAL);
+  return library;
+}
+
+}  // namespace kvops::cuda
+
+namespace {
+
+using kvops::cuda::Copy;
+
+std::vector<Copy> copies_of(const int64_t* srcs, const int64_t* dsts, const int64_t* sizes,
+                            int64_t count) {
+  std::vector<Copy> copies(static_cast<size_t>(count));
+  for (size_t i = 0; i < copies.size(); ++i) {
+    copies[i] = {.src = static_cast<uintptr_t>(srcs[i]),
+                 .dst = static_cast<uintptr_t>(dsts[i]),
+                 .bytes = static_cast<size_t>(sizes[i]),
+                 .index = static_cast<int64_t>(i)};
+  }
+  return copies;
+}
+
+// Batch first, single copies for what it leaves, as run_plan does; returns what the batch did.
+int64_t copy_all(const std::vector<Copy>& copies, const kvops::cuda::BatchOptions& options) {
+  const kvops::cuda::DriverEntry* driver = kvops::cuda::driver_entry();
+  if (driver == nullptr) throw std::runtime_error("no driver");
+  const size_t done = kvops::cuda::copy_by_batch(*driver, options, copies);
+  kvops::cuda::copy_one_by_one(*driver, options.op, options.stream,
+                               std::span(copies).subspan(done));
+  return static_cast<int64_t>(done);
+}
+
+constexpr CUstream no_stream = nullptr;
+
+}  // namespace
+
+HARNESS int harness_has_driver() { return kvops::cuda::driver_entry() != nullptr; }
+
+HARNESS int64_t harness_max_descriptors() {
+  return static_cast<int64_t>(kvops::cuda::max_descriptors());
+}
+
+// How many copies the batch call did; -1 and a message if something was raised.
+HARNESS int64_t harness_copy(const int64_t* srcs, const int64_t* dsts, const int64_t* sizes,
+                             int64_t count, int any_order, int64_t chunk_copies, void* stream,
+                             char* message, size_t message_bytes) {
+  try {
+    return copy_all(copies_of(srcs, dsts, sizes, count),
+                    {.op = "swap_blocks_batch",
+                     .stream = static_cast<CUstream>(stream),
+                     .any_order = any_order != 0,
+                     .chunk_copies = static_cast<size_t>(chunk_copies)});
+  } catch (const std::exception& error) {
+    std::snprintf(message, message_bytes, "%s", error.what());
+    return -1;
+  }
+}
+
+// Threads that all make their first call at once; how many of them used the batch call.
+HARNESS int harness_race(int threads) {
+  std::atomic<int> waiting{threads};
+  std::atomic<int> by_batch{0};
+  const auto work = [&] {
+    const int64_t number = 42;
+    int64_t copied = 0;
+    const Copy copy{.src = reinterpret_cast<uintptr_t>(&number),
+                    .dst = reinterpret_cast<uintptr_t>(&copied),
+                    .bytes = sizeof(number),
+                    .index = 0};
+    --waiting;
+    while (waiting.load() > 0) {
+    }
+    const int64_t done = copy_all(
+        {copy}, {.op = "race", .stream = no_stream, .any_order = false, .chunk_copies = 1});
+    if (done == 1 && copied == number) ++by_batch;
+  };
+  std::vector<std::thread> pool;
+  for (int i = 0; i < threads; ++i) pool.emplace_back(work);
+  for (std::thread& thread : pool) thread.join();
+  return by_batch.load();
+}
+
+// Fills rows of (list, src, dst, bytes, index); the number of rows, or -1.
+HARNESS int64_t harness_plan(const int64_t* srcs, const int64_t* dsts, const int64_t* sizes,
+                             int64_t count, int device, int64_t* rows, int64_t most_rows) {
+  kvops::cuda::MemoryMap memory("swap_blocks_batch", kvops::cuda::driver_entry());
+  kvops::cuda::CopyPlanner planner(memory, device);
+  for (const Copy& copy : copies_of(srcs, dsts, sizes, count)) planner.add(copy);
+  const kvops::cuda::CopyPlan plan = planner.take();
+  int64_t written = 0;
+  int64_t list_index = 0;
+  for (const auto* list : {&plan.on_device, &plan.over_link, &plan.by_driver, &plan.singly}) {
+    for (const Copy& copy : *list) {
+      if (written == most_rows) return -1;
+      const int64_t row[] = {list_index, static_cast<int64_t>(copy.src),
+                             static_cast<int64_t>(copy.dst), static_cast<int64_t>(copy.bytes),
+                             copy.index};
+      std::memcpy(rows + 5 * written++, row, sizeof(row));
+    }
+    ++list_index;
+  }
+  return written;
+}
+
+HARNESS int harness_order_is_free(int64_t src, int64_t dst, const int64_t* mapping, int64_t count,
+                                  int64_t block_bytes) {
+  return kvops::cuda::block_order_is_free({.src = reinterpret_cast<const char*>(src),
+                                           .dst = reinterpret_cast<char*>(dst),
+                                           .mapping = mapping,
+                                           .mapping_row_stride_elems = 2,
+                                           .mapping_column_stride_elems = 1,
+                                           .num_copies = count,
+                                           .block_bytes = block_bytes});
+}
