@@ -12,12 +12,20 @@ from __future__ import annotations
 
 import argparse
 import io
-import posixpath
 import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from abi_audit.headers import (
+    Dependency,
+    is_torch_header,
+    is_unstable_header,
+    read_dependencies,
+    read_text,
+)
+from abi_audit.headers import UnreadableSource as Unreadable
 
 _ROOT = Path(__file__).resolve().parent.parent
 
@@ -26,27 +34,8 @@ _STABLE_H = Path("libtorch_stable/common/stable.h")
 
 _SOURCE_SUFFIXES = {".c", ".cc", ".cpp", ".cu", ".cuh", ".h", ".hpp", ".inc", ".inl"}
 
-_UNSTABLE_FOLDERS = {"ATen", "c10", "caffe2", "pybind11"}
-
-# Below torch/: the stable C++ wrappers, types without libtorch, and what the wrappers include: the
-# C shims (c/ holds only their declarations and macros; its shim_cpu.h and shim_xpu.h include
-# ATen/Config.h, which is refused by its folder) and the generated shims that stable/ops.h calls.
-_STABLE_BELOW_TORCH = re.compile(
-    r"csrc/stable/|headeronly/"
-    r"|csrc/inductor/aoti_torch/c/"
-    r"|csrc/inductor/aoti_torch/generated/c_shim_aten\.h$"
-)
-
-# The part below torch/ of an absolute path, or of a name as written in an #include. A folder that
-# merely is called torch (an environment, a checkout) does not match.
-_BELOW_TORCH = re.compile(r"(?:(?:.*/)?include/|.*/(?=torch/(?:csrc|headeronly)/)|)torch/(.+)")
-
 _INCLUDE = re.compile(r"\s*#\s*(?:include|include_next|import)\b\s*(.*)")
 _INCLUDED_NAME = re.compile(r'<([^>]+)>|"([^"]+)"')
-
-
-class Unreadable(Exception):
-    """Something that had to be checked could not be."""
 
 
 @dataclass(frozen=True)
@@ -60,53 +49,6 @@ class Finding:
 
     def __str__(self) -> str:
         return f"{self.path}:{self.line}: {self.kind}: {self.what}"
-
-
-@dataclass(frozen=True)
-class Dependency:
-    """One header of one object, and where the dependency file names it."""
-
-    header: str
-    path: Path
-    line: int
-
-
-def is_torch_header(path: str) -> bool:
-    """Whether a header, by path or as included, comes with torch."""
-    return is_unstable_header(path) or _BELOW_TORCH.match(path) is not None
-
-
-def is_unstable_header(path: str) -> bool:
-    """Whether a header comes with torch and is not part of the stable ABI."""
-    path = posixpath.normpath(path)
-    if not _UNSTABLE_FOLDERS.isdisjoint(path.split("/")[:-1]):
-        return True
-    below_torch = _BELOW_TORCH.match(path)
-    return below_torch is not None and not _STABLE_BELOW_TORCH.match(below_torch[1])
-
-
-def read_dependencies(path: Path) -> list[Dependency]:
-    """The prerequisites in one dependency file (make syntax, as written by g++ and nvcc).
-
-    Raises:
-        Unreadable: not a rule, or a rule without prerequisites.
-    """
-    dependencies = []
-    before_colon = True
-    for number, line in enumerate(_text(path).split("\n"), start=1):
-        continued = line.endswith("\\")
-        for token in re.findall(r"(?:\\.|\S)+", line.removesuffix("\\")):
-            if not before_colon:
-                dependencies.append(Dependency(_unescaped(token), path, number))
-            elif token.endswith(":"):
-                before_colon = False
-        if not continued:
-            if before_colon and line.strip():
-                raise Unreadable(f"{path}:{number}: not a dependency rule")
-            before_colon = True
-    if not dependencies:
-        raise Unreadable(f"{path}: lists no dependency")
-    return dependencies
 
 
 def read_build(build: Path) -> list[Dependency]:
@@ -162,7 +104,7 @@ def check_source(path: Path, may_include_torch: bool) -> Iterator[Finding]:
 
     Lines inside block comments count as well: an include in a comment is dead code.
     """
-    for number, line in enumerate(_text(path).split("\n"), start=1):
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
         include = _INCLUDE.match(line)
         if include is None:
             continue
@@ -177,17 +119,6 @@ def check_source(path: Path, may_include_torch: bool) -> Iterator[Finding]:
             yield Finding(path, number, "unstable-header", header)
         elif is_torch_header(header) and not may_include_torch:
             yield Finding(path, number, "torch-include", f"{header}, only {_STABLE_H} may")
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="surrogateescape")
-    except OSError as error:
-        raise Unreadable(f"{path}: {error.strerror}") from error
-
-
-def _unescaped(token: str) -> str:
-    return re.sub(r"\\([ #:\\])", r"\1", token).replace("$$", "$")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -222,7 +222,8 @@ DEPENDENCIES = {
 def test_needed(case, compile_library, capsys):
     name, needed, refused = DEPENDENCIES[case]
     document = audit_json(capsys, compile_library(ANY, name=name, needed=needed))
-    assert findings_of(document) == [("needed", library, None, True) for library in refused]
+    found = [finding for finding in findings_of(document) if finding[0] != "one-python"]
+    assert found == [("needed", library, None, True) for library in refused]
     assert document["libraries"][0]["needed"] == list(needed)
 
 
@@ -315,17 +316,15 @@ def test_wheel_and_directory_find_every_library(compile_library, tmp_path, capsy
     assert document["verdict"] == "clean"
 
 
-def test_json_keys(compile_library, capsys):
+def test_json_values(compile_library, capsys):
     document = audit_json(capsys, compile_library(shim("torch_from_blob")), "missing.so")
-    assert set(document) == {
-        "schema", "verdict", "exit_code", "policy", "newest_known_torch", "libraries",
-    }  # fmt: skip
-    assert document["policy"] == {"torch_floor": "2.10.0", "python": None, "extra_needed": []}
-    for report in document["libraries"]:
-        assert set(report) == {
-            "path", "verdict", "problem", "python", "min_torch", "min_torch_is_lower_bound",
-            "pinned_by", "counts", "findings", "shims", "needed", "rpath", "runpath",
-        }  # fmt: skip
+    assert document["policy"] == {
+        "torch_floor": "2.10.0",
+        "python": None,
+        "extra_needed": [],
+        "builds": ["cpu", "cu12", "cu13"],
+        "driver": False,
+    }
     broken, unreadable = document["libraries"]
     assert broken["counts"].pop("shim-too-new") == 1
     assert set(broken["counts"].values()) == {0}
@@ -351,23 +350,23 @@ def test_text_is_one_finding_per_line(compile_library, capsys):
     library = compile_library(source, name="odd\nname.so", needed=("libcudart.so.12",))
     assert audit_abi.main([str(library)]) == 1
     label = str(library).replace("\n", "\\n")
-    assert capsys.readouterr().out.splitlines() == [
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:4] == [
         f"{label}: undefined-unstable: c10::f(int) [_ZN3c101fEi], hard",
         f"{label}: note: shim-too-new: torch_from_blob, weak, since torch 2.11.0, floor 2.10.0",
         f"{label}: needed: libcudart.so.12, ties the file to one CUDA major version and to "
         "torches built for CUDA",
-        f"{label}: min-torch: unknown, its symbols promise nothing",
         f"{label}: policy-broken: 1 undefined and 0 exported unstable symbols, 1 shims (1 weak), "
         "0 symbols outside the limited API of Python 3.10, needs libcudart.so.12",
-        "verdict: policy-broken (1 policy-broken)",
     ]
+    assert all(line.startswith("  ") for line in lines[4:-1])
+    assert lines[-1] == "verdict: policy-broken (1 policy-broken)"
 
 
 def test_text_names_the_pinning_shims(compile_library, capsys):
     library = compile_library(CLEAN, name="_C.abi3.so", needed=LIBTORCH)
     assert audit_abi.main([str(library)]) == 0
-    line = f"{library}: min-torch: 2.10.0, pinned by torch_library_impl\n"
-    assert line in capsys.readouterr().out
+    assert "\n  min-torch: 2.10.0, pinned by torch_library_impl\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -397,7 +396,10 @@ def test_runs_from_anywhere_without_kvops_or_torch(compile_library, tmp_path):
 
 
 def test_missing_dependency_is_not_clean(tmp_path):
-    script = f"import sys, runpy; sys.modules['elftools'] = None; runpy.run_path({str(TOOL)!r})"
+    script = (
+        "import sys, runpy; sys.modules['elftools'] = None; sys.argv[1:] = ['x.so']; "
+        f"runpy.run_path({str(TOOL)!r}, run_name='__main__')"
+    )
     command = [sys.executable, "-c", f"import sys; sys.path[0] = {str(TOOL.parent)!r}; {script}"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 2

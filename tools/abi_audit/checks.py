@@ -1,152 +1,114 @@
-"""Holds one library against the policy and lists what stands in the way."""
+"""Holds libraries against the policy and lists what stands in the way."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from enum import Enum
 
 from abi3info.models import PyVersion
 
+from .apis import group_symbols
+from .contents import Contents, read_contents
 from .elf import DynamicSymbol, SharedLibrary, Unreadable, read_library
+from .facts import driver_floor, libstdcxx_of_glibc
+from .floors import RuntimeFloor, runtime_floors
 from .inputs import Artifact
+from .matrix import find_obstacles, predict
+from .model import Finding, Kind, LibraryReport, Shim
 from .namespaces import unstable_name
 from .policy import Policy, why_refused
 from .python_api import DEFAULT_PYTHON, is_python_api, limited_api_since
-from .shims import BASELINE_TORCH, Version, format_version, is_shim, shim_since
+from .shims import Version, format_version, is_shim, shim_since
+from .tags import Promise, python_of_library
 
-
-class Kind(str, Enum):
-    """What a finding is about. The values are what reports print."""
-
-    UNDEFINED_UNSTABLE = "undefined-unstable"
-    EXPORTED_UNSTABLE = "exported-unstable"
-    SHIM_TOO_NEW = "shim-too-new"
-    SHIM_UNKNOWN = "shim-unknown"
-    PYTHON_API = "python-api"
-    NEEDED = "needed"
-    NEEDED_MISSING = "needed-missing"
-    RPATH = "rpath"
-    RUNPATH = "runpath"
-
-
-class Verdict(str, Enum):
-    """The answer for a library or a run, in order of weight."""
-
-    CLEAN = "clean"
-    POLICY_BROKEN = "policy-broken"
-    UNREADABLE = "unreadable"
-
-    @property
-    def exit_code(self) -> int:
-        return {Verdict.CLEAN: 0, Verdict.POLICY_BROKEN: 1, Verdict.UNREADABLE: 2}[self]
+# C symbols of torch's own Python module; its C++ ones are found by their namespaces.
+_TORCH_PYTHON = re.compile(r"_?THP[A-Z]")
+_LIBPYTHON = re.compile(r"libpython(3\.\d+t?)\.so")
+_RUNTIME_FAMILY = re.compile(r"(GLIBC|GLIBCXX|CXXABI|GCC|OMP|GOMP|GOACC|LIBGCC)_")
 
 
 @dataclass(frozen=True)
-class Finding:
-    """One fact about a library; `violation` tells whether it breaks the policy."""
+class _Read:
+    """An artifact's content, or why there is none."""
 
-    kind: Kind
-    violation: bool
-    #: Mangled symbol, library name or search path.
-    subject: str
-    #: The subject as people read it.
-    display: str
-    #: Weak or hard, where the subject is a symbol.
-    weak: bool | None = None
-    detail: str | None = None
-
-
-@dataclass(frozen=True)
-class Shim:
-    """A C shim that the library refers to; `since` is None where nobody knows."""
-
-    name: str
-    since: Version | None
-    weak: bool
-
-
-@dataclass(frozen=True)
-class LibraryReport:
-    """Everything found about one artifact."""
-
-    label: str
+    artifact: Artifact
+    library: SharedLibrary | None = None
+    contents: Contents | None = None
     problem: str | None = None
-    python: PyVersion | None = None
-    findings: tuple[Finding, ...] = ()
-    shims: tuple[Shim, ...] = ()
-    needed: tuple[str, ...] = ()
-    rpath: tuple[str, ...] = ()
-    runpath: tuple[str, ...] = ()
-
-    @property
-    def verdict(self) -> Verdict:
-        if self.problem is not None:
-            return Verdict.UNREADABLE
-        broken = any(finding.violation for finding in self.findings)
-        return Verdict.POLICY_BROKEN if broken else Verdict.CLEAN
-
-    @property
-    def counts(self) -> dict[Kind, int]:
-        """Findings of every kind, zeros included."""
-        found = Counter(finding.kind for finding in self.findings)
-        return {kind: found[kind] for kind in Kind}
-
-    @property
-    def min_torch(self) -> Version | None:
-        """The oldest torch that has every shim the library cannot load without.
-
-        None: it refers to no such shim. At the baseline the true minimum may be older.
-        """
-        return max((s.since for s in self.shims if s.since and not s.weak), default=None)
-
-    @property
-    def pinned_by(self) -> tuple[str, ...]:
-        """The shims that `min_torch` introduced; none at the baseline."""
-        if self.min_torch in (None, BASELINE_TORCH):
-            return ()
-        return tuple(s.name for s in self.shims if s.since == self.min_torch and not s.weak)
-
-    @property
-    def min_torch_is_lower_bound(self) -> bool:
-        """Whether symbols without a known release leave `min_torch` a guess from below."""
-        unknown = (Kind.UNDEFINED_UNSTABLE, Kind.SHIM_UNKNOWN)
-        return any(f.kind in unknown and not f.weak for f in self.findings)
 
 
-def audit(artifact: Artifact, policy: Policy) -> LibraryReport:
-    """Read one artifact and list its findings; never raises for what the file holds."""
+def audit(artifacts: Iterable[Artifact], policy: Policy) -> list[LibraryReport]:
+    """Read artifacts and list their findings; never raises for what a file holds."""
+    read = [_read(artifact) for artifact in artifacts]
+    beside: dict[str, dict[str, SharedLibrary]] = {}
+    for item in read:
+        if item.library is not None:
+            group = beside.setdefault(item.artifact.group, {})
+            group.setdefault(item.artifact.name, item.library)
+            if item.library.soname is not None:
+                group.setdefault(item.library.soname, item.library)
+    return [_report(item, beside.get(item.artifact.group, {}), policy) for item in read]
+
+
+def _read(artifact: Artifact) -> _Read:
     try:
         with artifact.open() as stream:
-            library = read_library(stream)
+            return _Read(artifact, read_library(stream), read_contents(stream))
     except Unreadable as error:
-        return LibraryReport(artifact.label, problem=str(error))
-    python = policy.python or artifact.python or DEFAULT_PYTHON
+        return _Read(artifact, problem=str(error))
+
+
+def _report(item: _Read, beside: dict[str, SharedLibrary], policy: Policy) -> LibraryReport:
+    artifact, library, contents = item.artifact, item.library, item.contents
+    if library is None or contents is None:
+        return LibraryReport(artifact.label, artifact.key, problem=item.problem)
+    promise = artifact.promise
+    obstacles = find_obstacles(library, beside)
+    python = policy.python or promise.python or DEFAULT_PYTHON
+    only_python = _only_python(artifact.name, library, promise)
     shims = tuple(
         Shim(s.name, shim_since(s.name), s.weak) for s in library.undefined if is_shim(s.name)
     )
+    floors = runtime_floors(library.undefined)
+    undefined = tuple(_unstable(library.undefined, Kind.UNDEFINED_UNSTABLE))
+    exported = tuple(_unstable(library.exported, Kind.EXPORTED_UNSTABLE))
     findings = (
-        *_unstable(library.undefined, Kind.UNDEFINED_UNSTABLE),
-        *_unstable(library.exported, Kind.EXPORTED_UNSTABLE),
+        *undefined,
+        *exported,
+        *_torch_python(library.undefined),
         *_shims_outside_policy(shims, policy.torch_floor),
-        *_python_api_outside(library.undefined, python),
-        *_dependencies(artifact.name, library, policy),
+        *_python_api_outside(library.undefined, python, only_python),
+        *_dependencies(artifact.name, library, policy, beside),
+        *_versions(library.undefined),
+        *_floors_above(floors, promise),
+        *_contents(contents),
     )
     return LibraryReport(
         label=artifact.label,
+        key=artifact.key,
         python=python,
         findings=findings,
         shims=shims,
         needed=library.needed,
         rpath=library.rpath,
         runpath=library.runpath,
+        apis=group_symbols((f.display for f in undefined), (f.display for f in exported)),
+        floors=floors,
+        contents=contents,
+        promise=promise,
+        only_python=only_python,
+        uses_python=any(is_python_api(s.name) for s in library.undefined),
+        obstacles=obstacles,
+        cells=predict(obstacles),
     )
 
 
-def overall(reports: list[LibraryReport]) -> Verdict:
-    """The weightiest verdict: one unreadable file outweighs any number of broken ones."""
-    return max((report.verdict for report in reports), key=lambda v: v.exit_code)
+def _only_python(name: str, library: SharedLibrary, promise: Promise) -> str | None:
+    linked = next((m[1] for n in library.needed if (m := _LIBPYTHON.match(n))), None)
+    tagged = str(promise.python) if promise.python and promise.python_exact else None
+    uses = any(is_python_api(s.name) for s in library.undefined)
+    return linked or python_of_library(name) or (tagged if uses else None)
 
 
 def _unstable(symbols: tuple[DynamicSymbol, ...], kind: Kind) -> Iterator[Finding]:
@@ -154,6 +116,12 @@ def _unstable(symbols: tuple[DynamicSymbol, ...], kind: Kind) -> Iterator[Findin
         display = unstable_name(symbol.name)
         if display is not None:
             yield Finding(kind, True, symbol.name, display, symbol.weak)
+
+
+def _torch_python(symbols: tuple[DynamicSymbol, ...]) -> Iterator[Finding]:
+    for symbol in symbols:
+        if _TORCH_PYTHON.match(symbol.name):
+            yield Finding(Kind.TORCH_PYTHON, True, symbol.name, symbol.name, symbol.weak)
 
 
 def _shims_outside_policy(shims: tuple[Shim, ...], floor: Version) -> Iterator[Finding]:
@@ -168,7 +136,13 @@ def _shims_outside_policy(shims: tuple[Shim, ...], floor: Version) -> Iterator[F
             yield Finding(Kind.SHIM_TOO_NEW, not shim.weak, shim.name, shim.name, shim.weak, detail)
 
 
-def _python_api_outside(symbols: tuple[DynamicSymbol, ...], python: PyVersion) -> Iterator[Finding]:
+def _python_api_outside(
+    symbols: tuple[DynamicSymbol, ...], python: PyVersion, only_python: str | None
+) -> Iterator[Finding]:
+    if only_python is not None:
+        # It promises no other Python, so the limited API is no matter.
+        yield Finding(Kind.ONE_PYTHON, False, only_python, f"Python {only_python}")
+        return
     for symbol in symbols:
         if not is_python_api(symbol.name):
             continue
@@ -182,9 +156,11 @@ def _python_api_outside(symbols: tuple[DynamicSymbol, ...], python: PyVersion) -
         yield Finding(Kind.PYTHON_API, True, symbol.name, symbol.name, symbol.weak, detail)
 
 
-def _dependencies(name: str, library: SharedLibrary, policy: Policy) -> Iterator[Finding]:
+def _dependencies(
+    name: str, library: SharedLibrary, policy: Policy, beside: dict[str, SharedLibrary]
+) -> Iterator[Finding]:
     for needed in library.needed:
-        if not policy.allows_needed(name, needed):
+        if needed not in beside and not policy.allows_needed(name, needed):
             yield Finding(Kind.NEEDED, True, needed, needed, detail=why_refused(needed))
     for required in policy.required_needed(name):
         if required not in library.needed:
@@ -193,3 +169,40 @@ def _dependencies(name: str, library: SharedLibrary, policy: Policy) -> Iterator
     for kind, paths in ((Kind.RPATH, library.rpath), (Kind.RUNPATH, library.runpath)):
         for path in paths:
             yield Finding(kind, False, path, path)
+
+
+def _versions(symbols: tuple[DynamicSymbol, ...]) -> Iterator[Finding]:
+    """Symbols that only one version of a library has, such as cudaMalloc@libcudart.so.13."""
+    bound: dict[tuple[str, str], list[str]] = {}
+    for symbol in symbols:
+        if symbol.version is not None and not _RUNTIME_FAMILY.match(symbol.version[0]):
+            bound.setdefault(symbol.version, []).append(symbol.name)
+    for (version, library), names in sorted(bound.items()):
+        detail = f"{len(names)} symbols are bound to it, {names[0]} for one"
+        yield Finding(Kind.SYMBOL_VERSION, False, version, f"{version} of {library}", None, detail)
+
+
+def _floors_above(floors: tuple[RuntimeFloor, ...], promise: Promise) -> Iterator[Finding]:
+    if promise.glibc is None:
+        return
+    cxx = libstdcxx_of_glibc(promise.glibc)
+    allowed = {"GLIBC": promise.glibc, "GLIBCXX": cxx and cxx[0], "CXXABI": cxx and cxx[1]}
+    for floor in floors:
+        newest = allowed.get(floor.family)
+        if newest is not None and floor.version > newest:
+            detail = f"{promise.platform} promises less; pinned by {', '.join(floor.pinned_by[:5])}"
+            yield Finding(Kind.RUNTIME_TOO_NEW, True, floor.text, floor.text, None, detail)
+
+
+def _contents(contents: Contents) -> Iterator[Finding]:
+    runtime = contents.static_runtime
+    if runtime is not None:
+        name, detail = "CUDA runtime", "of unknown version"
+        if runtime.version is not None:
+            name = f"CUDA runtime {runtime.version[0]}.{runtime.version[1]}"
+            detail = f"needs driver {driver_floor(runtime.version[0]) or 'unknown'} or later"
+        yield Finding(Kind.STATIC_RUNTIME, False, name, name, None, detail)
+    if contents.string_leaks:
+        detail = f"in {contents.string_leaks} places; build with the headers of torch 2.14 or later"
+        name = "torch::stable::detail::to<std::string>"
+        yield Finding(Kind.STRING_LEAK, True, name, name, None, detail)

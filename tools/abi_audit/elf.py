@@ -7,12 +7,13 @@ symbols were not seen must never count as one without bad symbols.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import BinaryIO
 
 from elftools.elf.dynamic import DynamicSegment
 from elftools.elf.elffile import ELFFile
+from elftools.elf.gnuversions import GNUVerNeedSection, GNUVerSymSection
 from elftools.elf.sections import Symbol, SymbolTableSection
 
 # STB_GNU_UNIQUE has the number of STB_LOOS, which is the name pyelftools gives it.
@@ -30,6 +31,8 @@ class DynamicSymbol:
 
     name: str
     weak: bool
+    #: The version it is bound to and the library that must have it: ("GLIBC_2.34", "libc.so.6").
+    version: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,7 @@ class SharedLibrary:
     needed: tuple[str, ...]
     rpath: tuple[str, ...]
     runpath: tuple[str, ...]
+    soname: str | None
 
 
 def read_library(stream: BinaryIO) -> SharedLibrary:
@@ -74,17 +78,19 @@ def _read(stream: BinaryIO) -> SharedLibrary:
     dynamic = next((s for s in elf.iter_segments() if isinstance(s, DynamicSegment)), None)
     if dynamic is None:
         raise Unreadable("no dynamic segment")
-    symbols = _symbol_table(elf, dynamic)
-    names = [symbol for symbol in symbols.iter_symbols() if symbol.name]
-    if not names:
+    table = _symbol_table(elf, dynamic)
+    symbols = list(table.iter_symbols())
+    if not any(symbol.name for symbol in symbols):
         raise Unreadable("the dynamic symbol table is empty (stripped?)")
     tags = list(dynamic.iter_tags())
+    versions = _versions(elf, symbols, {t.entry.d_tag for t in tags})
     return SharedLibrary(
-        undefined=_unique(s for s in names if _is_undefined(s)),
-        exported=_unique(s for s in names if _is_exported(s)),
+        undefined=_unique(symbols, versions, _is_undefined),
+        exported=_unique(symbols, versions, _is_exported),
         needed=tuple(t.needed for t in tags if t.entry.d_tag == "DT_NEEDED"),
         rpath=tuple(t.rpath for t in tags if t.entry.d_tag == "DT_RPATH"),
         runpath=tuple(t.runpath for t in tags if t.entry.d_tag == "DT_RUNPATH"),
+        soname=next((t.soname for t in tags if t.entry.d_tag == "DT_SONAME"), None),
     )
 
 
@@ -128,10 +134,37 @@ def _is_exported(symbol: Symbol) -> bool:
     )
 
 
-def _unique(symbols: Iterable[Symbol]) -> tuple[DynamicSymbol, ...]:
+def _versions(elf: ELFFile, symbols: list[Symbol], tags: set[str]) -> dict[str, tuple[str, str]]:
+    """The version that each undefined symbol asks for, by name."""
+    if "DT_VERNEED" not in tags:
+        return {}
+    needed = next((s for s in elf.iter_sections() if isinstance(s, GNUVerNeedSection)), None)
+    indices = next((s for s in elf.iter_sections() if isinstance(s, GNUVerSymSection)), None)
+    if needed is None or indices is None:
+        raise Unreadable("its section headers do not name the symbol versions that the loader uses")
+    by_index = {
+        version["vna_other"]: (version.name, library.name)
+        for library, versions in needed.iter_versions()
+        for version in versions
+    }
+    found = {}
+    for number, symbol in enumerate(symbols):
+        if symbol.name and symbol["st_shndx"] == "SHN_UNDEF":
+            index = indices.get_symbol(number)["ndx"]
+            if index in by_index:
+                found[symbol.name] = by_index[index]
+    return found
+
+
+def _unique(
+    symbols: list[Symbol],
+    versions: dict[str, tuple[str, str]],
+    wanted: Callable[[Symbol], bool],
+) -> tuple[DynamicSymbol, ...]:
     """One entry per mangled name, in order of name; weak only if every occurrence is weak."""
     weak: dict[str, bool] = {}
     for symbol in symbols:
-        is_weak = symbol["st_info"]["bind"] == "STB_WEAK"
-        weak[symbol.name] = is_weak and weak.get(symbol.name, True)
-    return tuple(DynamicSymbol(name, weak[name]) for name in sorted(weak))
+        if symbol.name and wanted(symbol):
+            is_weak = symbol["st_info"]["bind"] == "STB_WEAK"
+            weak[symbol.name] = is_weak and weak.get(symbol.name, True)
+    return tuple(DynamicSymbol(name, weak[name], versions.get(name)) for name in sorted(weak))

@@ -12,21 +12,10 @@ from fnmatch import fnmatchcase
 
 from abi3info.models import PyVersion
 
+from .facts import BUILDS, SYSTEM_LIBRARIES, provided_by
 from .shims import Version
 
 _LIBTORCH = ("libtorch_cpu.so",)
-
-# What every manylinux system has; the loader's own name differs by architecture.
-_C_AND_CPP_RUNTIME = (
-    "libstdc++.so.6",
-    "libgcc_s.so.1",
-    "libm.so.6",
-    "libc.so.6",
-    "libpthread.so.0",
-    "libdl.so.2",
-    "librt.so.1",
-    "ld-linux-*.so.*",
-)
 
 
 @dataclass(frozen=True)
@@ -66,12 +55,19 @@ class Policy:
     python: PyVersion | None = None
     #: File name patterns allowed in DT_NEEDED besides the default ones.
     extra_needed: tuple[str, ...] = ()
+    #: The builds of torch that are promised; less than all: what they bring is allowed as well.
+    builds: tuple[str, ...] = BUILDS
+    #: Whether a machine with NVIDIA's driver is all that is promised.
+    driver: bool = False
 
     def allows_needed(self, library: str, needed: str) -> bool:
         """Whether the file named `library` may depend on `needed`."""
         rule = _rule(library)
-        allowed = (*_LIBTORCH, *_C_AND_CPP_RUNTIME, *rule.also_allowed, *self.extra_needed)
-        return any(fnmatchcase(needed, pattern) for pattern in allowed)
+        allowed = (*_LIBTORCH, *SYSTEM_LIBRARIES, *rule.also_allowed, *self.extra_needed)
+        if any(fnmatchcase(needed, pattern) for pattern in allowed):
+            return True
+        narrowed = set(self.builds) < set(BUILDS) or self.driver
+        return narrowed and needed in provided_by(self.builds, self.driver)
 
     def required_needed(self, library: str) -> tuple[str, ...]:
         """What the file named `library` must depend on to find its symbols."""

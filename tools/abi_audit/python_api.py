@@ -36,12 +36,3 @@ def parse_python(text: str) -> PyVersion:
     if match is None:
         raise ValueError(f"not a Python version: {text!r} (expected for example 3.10 or cp310)")
     return PyVersion(int(match[1]), int(match[2]))
-
-
-def python_of_wheel(filename: str) -> PyVersion | None:
-    """The oldest CPython that a wheel's name claims, or None if it names none (``py3-none``)."""
-    parts = filename.removesuffix(".whl").split("-")
-    if len(parts) not in (5, 6):
-        return None
-    tags = [tag for tag in parts[-3].split(".") if re.fullmatch(r"cp\d\d+", tag)]
-    return min((parse_python(tag) for tag in tags), default=None)

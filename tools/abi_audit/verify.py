@@ -1,0 +1,208 @@
+"""Really loads libraries beside real torches, and compares with the prediction.
+
+For every torch asked for, an environment is made (by uv where there is one), torch is installed
+into it, and each library is opened in a process of its own, after `import torch`, with the flags
+that `torch.ops.load_library` and Python's own import use. Nothing of the library is called.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from .facts import BUILDS, PATCH_RELEASES
+from .inputs import Artifact
+from .matrix import UNKNOWN, YES, Environment
+from .model import LibraryReport
+
+_ABOUT = """
+import ctypes, json, platform, torch
+try:
+    ctypes.CDLL("libcuda.so.1"); driver = True
+except OSError:
+    driver = False
+print(json.dumps([torch.__version__, torch.version.cuda, driver, platform.python_version()]))
+"""
+
+# Libraries that come with it are opened first, as a package does that has them beside each other.
+_LOAD = """
+import ctypes, sys, torch
+for path in sys.argv[1:]:
+    ctypes.CDLL(path)
+print("loaded")
+"""
+
+
+class CannotVerify(Exception):
+    """An environment could not be made; the message says which and why."""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One library in one environment."""
+
+    key: str
+    torch: str
+    python: str
+    environment: Environment
+    predicted: str
+    loaded: bool
+    #: The loader's own words.
+    error: str | None
+
+    @property
+    def agrees(self) -> bool | None:
+        """Whether it went as predicted; None where nothing definite was predicted."""
+        return None if self.predicted == UNKNOWN else self.loaded == (self.predicted == YES)
+
+    def __str__(self) -> str:
+        outcome = "loaded" if self.loaded else f"did not load ({self.error})"
+        answer = {True: "as predicted", False: "NOT AS PREDICTED", None: "nothing was predicted"}
+        driver = "with" if self.environment.driver else "without"
+        place = f"torch {self.torch}, Python {self.python}, {driver} a driver"
+        return f"verify: {place}: {self.key}: {outcome}, {answer[self.agrees]}"
+
+
+def verify(
+    artifacts: list[Artifact], reports: list[LibraryReport], cells: list[str], python: str
+) -> Iterator[Attempt]:
+    """Load every library in every cell ("2.10", "2.13+cpu").
+
+    Raises:
+        CannotVerify: an environment could not be made.
+    """
+    with tempfile.TemporaryDirectory(prefix="kvops-audit-") as folder:
+        files = _unpack(artifacts, Path(folder))
+        for cell in cells:
+            with _environment(cell, python) as interpreter:
+                yield from _attempts(interpreter, artifacts, reports, files)
+
+
+def parse_cell(text: str) -> str:
+    """``"2.10"`` or ``"2.13+cpu"``, as it was given."""
+    match = re.fullmatch(r"(\d+)\.(\d+)(\.\d+)?(\+cpu)?", text)
+    if match is None or (int(match[1]), int(match[2])) not in PATCH_RELEASES:
+        known = ", ".join(f"{major}.{minor}" for major, minor in PATCH_RELEASES)
+        raise ValueError(f"not a known torch: {text!r} (known: {known}; with +cpu or without)")
+    return text
+
+
+def _attempts(
+    interpreter: Path, artifacts: list[Artifact], reports: list[LibraryReport], files: list[Path]
+) -> Iterator[Attempt]:
+    version, cuda, driver, python = json.loads(_run([interpreter, "-I", "-c", _ABOUT]))
+    release = (int(version.split(".")[0]), int(version.split(".")[1]))
+    build = f"cu{cuda.split('.')[0]}" if cuda else "cpu"
+    if build not in BUILDS:
+        raise CannotVerify(f"torch {version} is built for CUDA {cuda}, which is not predicted for")
+    environment = Environment(release, build, driver)
+    by_name = {(a.group, a.name): f for a, f in zip(artifacts, files, strict=True)}
+    for artifact, report, file in zip(artifacts, reports, files, strict=True):
+        only = report.only_python
+        if report.problem is not None or (only and not python.startswith(f"{only}.")):
+            continue
+        beside = [
+            by_name[artifact.group, needed]
+            for needed in reversed(_bundled(report, artifact, reports, artifacts))
+        ]
+        command = [interpreter, "-I", "-c", _LOAD, *beside, file]
+        done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+        loaded = done.returncode == 0 and done.stdout.endswith("loaded\n")
+        error = None if loaded else _last_line(done)
+        predicted = next(c.outcome for c in report.cells if c.environment == environment)
+        yield Attempt(report.key, version, python, environment, predicted, loaded, error)
+
+
+def _bundled(
+    report: LibraryReport,
+    artifact: Artifact,
+    reports: list[LibraryReport],
+    artifacts: list[Artifact],
+) -> list[str]:
+    """The libraries beside this one that it needs, those that others need last."""
+    group = {
+        a.name: r
+        for a, r in zip(artifacts, reports, strict=True)
+        if a.group == artifact.group and r is not report
+    }
+    found: list[str] = []
+    waiting = list(report.needed)
+    while waiting:
+        name = waiting.pop(0)
+        if name in group:
+            found = [n for n in found if n != name] + [name]
+            waiting += [n for n in group[name].needed if n not in found]
+    return found
+
+
+def _last_line(done: subprocess.CompletedProcess[str]) -> str:
+    if done.returncode < 0:
+        return f"killed by signal {-done.returncode}"
+    lines = done.stderr.strip().splitlines() or ["no message"]
+    return lines[-1].removeprefix("OSError: ")
+
+
+def _unpack(artifacts: list[Artifact], folder: Path) -> list[Path]:
+    """Where each library lies as a file; a wheel's stay where they are relative to each other."""
+    places: dict[Path, Path] = {}
+    files = []
+    for artifact in artifacts:
+        if artifact.member is None:
+            files.append(artifact.path)
+            continue
+        if artifact.path not in places:
+            places[artifact.path] = folder / str(len(places))
+            with zipfile.ZipFile(artifact.path) as wheel:
+                wanted = [a.member for a in artifacts if a.path == artifact.path and a.member]
+                wheel.extractall(places[artifact.path], wanted)
+        files.append(places[artifact.path] / artifact.member)
+    return files
+
+
+@contextmanager
+def _environment(cell: str, python: str) -> Iterator[Path]:
+    """A fresh virtual environment with one torch; gone afterwards."""
+    release, _, build = cell.partition("+")
+    major, minor, *patch = release.split(".")
+    version = release if patch else PATCH_RELEASES[int(major), int(minor)]
+    requirement = f"torch=={version}" + (f"+{build}" if build else "")
+    folder = Path(tempfile.mkdtemp(prefix="kvops-audit-env-"))
+    interpreter = folder / "env" / "bin" / "python"
+    try:
+        # Local indexes with +cpu builds are set up for pip.
+        if shutil.which("uv") and not build:
+            _run(["uv", "venv", "--quiet", "--python", python, folder / "env"])
+            _run(["uv", "pip", "install", "--quiet", "--python", interpreter, requirement])
+        else:
+            _run([_found(python), "-m", "venv", folder / "env"])
+            _run([interpreter, "-m", "pip", "install", "--quiet", requirement])
+        yield interpreter
+    except subprocess.CalledProcessError as error:
+        reason = (error.stderr or "").strip().splitlines()[-1:] or ["no message"]
+        raise CannotVerify(f"no environment with {requirement}: {reason[0]}") from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _found(python: str) -> str:
+    here = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    return sys.executable if python == here else f"python{python}"
+
+
+def default_python() -> str:
+    """The Python of this process, "3.12"."""
+    return f"{sys.version_info[0]}.{sys.version_info[1]}"
+
+
+def _run(command: list[object]) -> str:
+    parts = [str(part) for part in command]
+    return subprocess.run(parts, check=True, capture_output=True, text=True).stdout
