@@ -21,14 +21,19 @@ def _sample(
     permuted: bool = False,
     transposed_mapping: bool = False,
     spare_bytes: int = 0,
+    on_host: str = "",
 ) -> Sample:
+    """`on_host`: "src" or "dst" is on the host even if the device is another one."""
+
     def make(device: torch.device, generator: torch.Generator) -> Args:
         src = random_bits([blocks[0], *block], dtype, generator)
+        src = src.to("cpu" if on_host == "src" else device)
         dst = poisoned([blocks[1], *block], dtype)
+        dst = dst.to("cpu" if on_host == "dst" else device)
         mapping = torch.tensor(pairs, dtype=torch.int64).view(-1, 2)
         return {
-            "src": (src.transpose(1, 2) if permuted else src).to(device),
-            "dst": (dst.transpose(1, 2) if permuted else dst).to(device),
+            "src": src.transpose(1, 2) if permuted else src,
+            "dst": dst.transpose(1, 2) if permuted else dst,
             "block_size_in_bytes": torch.Size(block).numel() * dtype.itemsize - spare_bytes,
             "block_mapping": mapping.T.contiguous().T if transposed_mapping else mapping,
         }
@@ -41,6 +46,22 @@ def _within_one(sample_id: str, pairs: Sequence[tuple[int, int]]) -> Sample:
         pool = random_bits([8, 40], torch.uint8, generator).to(device)
         mapping = torch.tensor(pairs, dtype=torch.int64)
         return {"src": pool, "dst": pool, "block_size_in_bytes": 40, "block_mapping": mapping}
+
+    return Sample(sample_id, make)
+
+
+def _shifted(sample_id: str, shift_bytes: int, pairs: Sequence[tuple[int, int]]) -> Sample:
+    """Pools that are views of one buffer, apart by part of a block: blocks overlap themselves."""
+
+    def make(device: torch.device, generator: torch.Generator) -> Args:
+        buffer = random_bits([3000], torch.uint8, generator).to(device)
+        start = max(0, -shift_bytes)
+        return {
+            "src": buffer[start : start + 2500],
+            "dst": buffer[start + shift_bytes : start + shift_bytes + 2500],
+            "block_size_in_bytes": 500,
+            "block_mapping": torch.tensor(pairs, dtype=torch.int64),
+        }
 
     return Sample(sample_id, make)
 
@@ -63,6 +84,12 @@ CASE = OpCase(
         _sample("transposed-mapping", [(0, 8), (5, 0), (2, 3)], transposed_mapping=True),
         _within_one("chain", [(0, 1), (1, 2), (2, 3), (7, 0)]),
         _within_one("exchange-by-a-spare", [(0, 7), (4, 0), (7, 4), (3, 3)]),
+        _shifted("shifted-up", 16, [(0, 0), (3, 3), (1, 2)]),
+        _shifted("shifted-down", -33, [(0, 0), (3, 3), (2, 1)]),
+        _sample("from-host", [(0, 8), (5, 0), (2, 3)], on_host="src"),
+        _sample("to-host", [(0, 8), (5, 0), (2, 3)], on_host="dst"),
+        _sample("last-pair-wins-on-host", [(0, 4), (1, 4), (0, 5), (1, 4)], on_host="dst"),
+        _sample("neighbours", [(1, 2), (2, 3), (3, 4), (5, 5)]),
         _sample("no-pair", []),
         _sample("no-block", [], blocks=(0, 0)),
     ),

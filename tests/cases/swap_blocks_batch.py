@@ -1,8 +1,11 @@
-"""Cases of swap_blocks_batch: copies of any size between places of two host pools, or of one."""
+"""Cases of swap_blocks_batch: copies of any size between places of two pools, or of one.
+
+Copies that depend on each other are defined on the host only, so their pools are there always.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 
 import torch
 from torch import Tensor
@@ -19,13 +22,19 @@ def _sample(
     copies: Sequence[tuple[int, int, int]],
     *,
     any_order: bool | None = None,
+    on_host: Container[str] = (),
     one_pool: bool = False,
 ) -> Sample:
-    """`copies`: (offset in the source pool, offset in the target pool, bytes)."""
+    """`copies`: (offset in the source pool, offset in the target pool, bytes).
+
+    `on_host`: which of "source" and "target" is on the host even if the device is another one.
+    """
 
     def make(device: torch.device, generator: torch.Generator) -> Args:
         target = poisoned([_POOL_BYTES], torch.uint8)
         source = random_bits([_POOL_BYTES], torch.uint8, generator)
+        source = source if "source" in on_host else source.to(device)
+        target = target if "target" in on_host else target.to(device)
         if one_pool:
             target = source
         offsets = torch.tensor(copies, dtype=torch.int64).view(-1, 3)
@@ -48,18 +57,28 @@ def _with_first(value: int) -> Callable[[Tensor], Tensor]:
     return edit
 
 
+_BOTH = ("source", "target")
 _COPIES = [(0, 100, 256), (512, 4000, 96), (7, 3, 1), (1000, 500, 64)]
 
 CASE = OpCase(
     name="swap_blocks_batch",
     samples=(
-        _sample("host-to-host", _COPIES),
-        _sample("any-order", _COPIES, any_order=True),
-        _sample("stream-order", _COPIES, any_order=False),
+        _sample("within", _COPIES),
+        _sample("any-order", _COPIES, any_order=True, on_host=("source",)),
+        _sample("stream-order", _COPIES, any_order=False, on_host=("target",)),
         _sample("sizes-of-zero", [(0, 0, 0), (4096, 5, 0), (9, 10, 11), (0, 4096, 0)]),
-        _sample("later-entry-wins", [(0, 0, 64), (128, 32, 64), (256, 16, 32)]),
-        _sample("chain", [(0, 64, 64), (64, 128, 64), (128, 192, 64)], one_pool=True),
-        _sample("overlaps-itself", [(0, 10, 100), (210, 200, 100), (5, 5, 9)], one_pool=True),
+        _sample("neighbours", [(64 * i, 64 * i + 8, 64) for i in range(20)]),
+        _sample("later-entry-wins", [(0, 0, 64), (128, 32, 64), (256, 16, 32)], on_host=_BOTH),
+        _sample(
+            "chain", [(0, 64, 64), (64, 128, 64), (128, 192, 64)], one_pool=True, on_host=_BOTH
+        ),
+        _sample(
+            "overlaps-itself",
+            [(0, 10, 100), (210, 200, 100), (5, 5, 9)],
+            one_pool=True,
+            on_host=_BOTH,
+        ),
+        _sample("within-one", [(0, 64, 64), (1000, 200, 7), (512, 512, 64)], one_pool=True),
         _sample("one-byte", [(4095, 4095, 1)]),
         _sample("none", []),
     ),
