@@ -26,34 +26,44 @@ KVOPS_HOST_DEVICE static inline float nvfp4_multiplier(e4m3_t group_scale, float
   return scale != 0.0f ? 1.0f / (scale * (1.0f / global_factor)) : 0.0f;
 }
 
+// Of two floats; the second one if the first is NaN.
+KVOPS_HOST_DEVICE static inline float nvfp4_smaller(float a, float b) {
+#if defined(__CUDA_ARCH__)
+  return fminf(a, b);
+#else
+  return a < b ? a : b;
+#endif
+}
+
 // To the nearest of 0, 0.5, 1, 1.5, 2, 3, 4, 6, ties to the even code; beyond it 6, NaN +6.
 KVOPS_HOST_DEVICE static inline uint32_t encode_e2m1(float x) {
-  constexpr uint32_t kSix = 0x40c00000u;
-  constexpr uint32_t kOne = 0x3f800000u;
+  // Codes are 2 a for magnitudes up to 2, a + 2 up to 4 and a / 2 + 4 from there on: always the
+  // smallest of the three, also when rounded. Adding 2^23 leaves the rounded number in the low bits
+  // (products by powers of two are exact, so fusing them into the addition changes nothing).
+  constexpr float kMagic = 8388608.0f;
   const uint32_t bits = float_bits(x);
-  const uint32_t magnitude = bits & 0x7fffffffu;
-  const uint32_t clamped = magnitude < kSix ? magnitude : kSix;
-  const uint32_t exponent = clamped & 0x7f800000u;
-  // Codes are multiples of half the power of two below, of 1 at least. Adding 2^22 such powers
-  // leaves the multiple, rounded to nearest even, in the low bits.
-  const uint32_t power = exponent > kOne ? exponent : kOne;
-  const uint32_t magic = power + (22u << 23);
-  const uint32_t multiple = float_bits(bits_float(clamped) + bits_float(magic)) - magic;
-  const uint32_t code = multiple + (power >> 22) - (kOne >> 22);
-  const uint32_t sign = magnitude > 0x7f800000u ? 0u : (bits >> 28) & 8u;
-  return code | sign;
+  const float a = nvfp4_smaller(bits_float(bits & 0x7fffffffu), 6.0f);
+  const float low = nvfp4_smaller(a * 2.0f + kMagic, a + (kMagic + 2.0f));
+  const float code = nvfp4_smaller(low, a * 0.5f + (kMagic + 4.0f));
+  uint32_t sign = (bits >> 28) & 8u;
+#if !defined(__CUDA_ARCH__)
+  // A processor's NaN has a sign; that of a GPU's arithmetic is always positive.
+  sign = (bits & 0x7fffffffu) > 0x7f800000u ? 0u : sign;
+#endif
+  return (float_bits(code) & 7u) | sign;
 }
 
 // Where in a page's [block_size, groups] scales of a head that of (offset, group) is stored, if
-// they are in tiles: readers of SM100 want 4 x 4 of them transposed. `groups` is a multiple of 4.
+// they are in tiles: readers of SM100 want 4 x 4 of them transposed. The group is given by the
+// quarter of the head that it is in, and its place there.
 struct Nvfp4Place {
   int64_t offset;
   int64_t group;
 };
-KVOPS_HOST_DEVICE static inline Nvfp4Place nvfp4_tiled_place(int64_t offset, int64_t group,
-                                                             int64_t groups) {
-  const int64_t quarter = groups / 4;
-  return {offset / 4 * 4 + group / quarter, group % quarter * 4 + offset % 4};
+KVOPS_HOST_DEVICE static inline Nvfp4Place nvfp4_tiled_place(int64_t offset, int64_t quarter,
+                                                             int64_t group_in_quarter) {
+  const int64_t token_in_tile = offset & 3;
+  return {offset - token_in_tile + quarter, group_in_quarter * 4 + token_in_tile};
 }
 
 }  // namespace kvops

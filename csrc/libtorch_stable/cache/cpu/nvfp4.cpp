@@ -38,9 +38,10 @@ void store_scales(const Nvfp4Side& s, const Place& place, int64_t first, int64_t
                 static_cast<size_t>(count));
     return;
   }
-  const int64_t groups = s.head_size / kNvfp4GroupElems;
-  for (int64_t i = 0; i < count; ++i) {
-    const Nvfp4Place tiled = nvfp4_tiled_place(place.offset, first + i, groups);
+  const int64_t quarter_groups = s.head_size / kNvfp4GroupElems / 4;
+  for (int64_t group = first, i = 0; i < count; ++group, ++i) {
+    const Nvfp4Place tiled =
+        nvfp4_tiled_place(place.offset, group / quarter_groups, group % quarter_groups);
     of_head[tiled.offset * s.scales_offset_stride + tiled.group] = scales[i];
   }
 }

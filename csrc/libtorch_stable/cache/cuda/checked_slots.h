@@ -9,7 +9,9 @@
 
 namespace kvops::cuda {
 
-inline void check_slots_on_device(const CudaContext& context, const CacheWriterParams& p) {
+// Of CacheWriterParams or Nvfp4WriterParams.
+template <class Params>
+void check_slots_on_device(const CudaContext& context, const Params& p) {
   if (!checked_mode()) return;
   const HostIndices<int64_t> slots(context, "slot_mapping", p.slot_mapping, p.tokens);
   check_slots({context.op(), "slot_mapping"}, slots.data(), p.tokens, p.num_slots);

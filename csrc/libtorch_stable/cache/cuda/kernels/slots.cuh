@@ -18,7 +18,9 @@ struct Slots {
   Divisor block_size;
   SkipReport skipped;
 
-  Slots(const CacheWriterParams& p, const SkipReport& report)
+  // Of CacheWriterParams or Nvfp4WriterParams.
+  template <class Params>
+  Slots(const Params& p, const SkipReport& report)
       : of_tokens(p.slot_mapping),
         tokens(p.tokens),
         end(p.num_slots),
