@@ -163,6 +163,8 @@ def reference_outcome(call: Call) -> Call:
 
 def assert_same_outcome(actual: Call, expected: Call) -> None:
     """Outputs agree by the case's rule, and every other byte of every buffer is equal."""
+    if torch.cuda.is_initialized():  # a copy into host memory may still be under way
+        torch.cuda.synchronize()
     case = actual.case
     for name, tensor in actual.outputs().items():
         if name not in case.scratch:
