@@ -3,11 +3,13 @@
 For every torch asked for, an environment is made (by uv where there is one), torch is installed
 into it, and each library is opened in a process of its own, after `import torch`, with the flags
 that `torch.ops.load_library` and Python's own import use. Nothing of the library is called.
+LD_LIBRARY_PATH is not passed on: it would show what this machine has, not what torch brings.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -99,7 +101,9 @@ def parse_cell(text: str) -> str:
 def _attempts(
     interpreter: Path, artifacts: list[Artifact], reports: list[LibraryReport], files: list[Path]
 ) -> Iterator[Attempt]:
-    version, cuda, driver, python = json.loads(_run([interpreter, "-I", "-c", _ABOUT]))
+    version, cuda, driver, python = json.loads(
+        _run([interpreter, "-I", "-c", _ABOUT], _loader_environment())
+    )
     release = (int(version.split(".")[0]), int(version.split(".")[1]))
     build = f"cu{cuda.split('.')[0]}" if cuda else "cpu"
     if build not in BUILDS:
@@ -115,7 +119,9 @@ def _attempts(
             for needed in reversed(_bundled(report, artifact, reports, artifacts))
         ]
         command = [interpreter, "-I", "-c", _LOAD, *beside, file]
-        done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+        done = subprocess.run(
+            list(map(str, command)), env=_loader_environment(), capture_output=True, text=True
+        )
         loaded = done.returncode == 0 and done.stdout.endswith("loaded\n")
         error = None if loaded else _last_line(done)
         predicted = next(c.outcome for c in report.cells if c.environment == environment)
@@ -203,6 +209,12 @@ def default_python() -> str:
     return f"{sys.version_info[0]}.{sys.version_info[1]}"
 
 
-def _run(command: list[object]) -> str:
+def _loader_environment() -> dict[str, str]:
+    """This process's environment without what redirects the dynamic loader."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("LD_")}
+
+
+def _run(command: list[object], environment: dict[str, str] | None = None) -> str:
     parts = [str(part) for part in command]
-    return subprocess.run(parts, check=True, capture_output=True, text=True).stdout
+    done = subprocess.run(parts, env=environment, check=True, capture_output=True, text=True)
+    return done.stdout
