@@ -32,6 +32,7 @@ constexpr Kernel kCudaKernels[] = {
 
     // ---- mla
     {"concat_and_cache_mla", TORCH_BOX(&cuda::concat_and_cache_mla)},
+    {"concat_and_cache_mla_rope_fused", TORCH_BOX(&cuda::concat_and_cache_mla_rope_fused)},
     {"concat_mla_q", TORCH_BOX(&cuda::concat_mla_q)},
     {"indexer_k_quant_and_cache", TORCH_BOX(&cuda::indexer_k_quant_and_cache)},
 
@@ -43,6 +44,8 @@ constexpr Kernel kCudaKernels[] = {
     {"cp_gather_indexer_k_quant_cache", TORCH_BOX(&cuda::cp_gather_indexer_k_quant_cache)},
 
     // ---- attention
+    {"paged_attention_v1", TORCH_BOX(&cuda::paged_attention_v1)},
+    {"paged_attention_v2", TORCH_BOX(&cuda::paged_attention_v2)},
 
     // ---- swap
     {"swap_blocks", TORCH_BOX(&cuda::swap_blocks)},
