@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
-from attention.inputs import Problem, compare
+from attention.inputs import PARTITION_TOKENS, Problem, compare
 from cases.paged_attention_v1 import HOSTILE, PROBLEMS, REFUSALS, replace_by
-from registry import Args, OpCase, Refusal, Sample
+from registry import Args, OpCase, Refusal, Sample, assert_same_bytes
 
 
 def sample(name: str, problem: Problem, spare_partitions: int = 0) -> Sample:
@@ -14,6 +15,50 @@ def sample(name: str, problem: Problem, spare_partitions: int = 0) -> Sample:
         return problem.make_v2(device, generator, spare_partitions=spare_partitions)
 
     return Sample(name, make)
+
+
+class CompareWithSums:
+    """Compares `out` as version 1 does, and what the partitions' sums and maxima combine to.
+
+    How a row's mass is spread over its partitions is free; entries past a sequence keep their
+    bytes. A call is compared output by output, in the order of `outputs`.
+    """
+
+    def __init__(self) -> None:
+        self._sums: Tensor | None = None
+
+    def __call__(self, name: str, actual: Tensor, expected: Tensor, args: Args) -> None:
+        if name == "out":
+            compare(name, actual, expected, args)
+        elif name == "exp_sums":
+            self._sums = actual
+        else:
+            assert self._sums is not None
+            is_used = _is_used(actual, args)
+            pairs = [(self._sums, args["exp_sums"]), (actual, expected)]
+            for left, right in pairs:
+                assert_same_bytes(name, left[~is_used], right[~is_used], args)
+            maxima, sums = _combined(self._sums, actual, is_used)
+            expected_maxima, expected_sums = _combined(args["exp_sums"], expected, is_used)
+            compare("max_logits", maxima, expected_maxima, args)
+            compare("exp_sums", sums, expected_sums, args)
+
+
+def _is_used(sums: Tensor, args: Args) -> Tensor:
+    """bool, shape of `sums`: which partitions have tokens."""
+    longest = min(args["max_seq_len"], args["block_tables"].size(1) * args["block_size"])
+    partitions = -(-args["seq_lens"].cpu().long().clamp(0, longest) // PARTITION_TOKENS)
+    index = torch.arange(sums.size(2))
+    return (index < partitions[:, None, None]).expand(sums.shape)
+
+
+def _combined(sums: Tensor, maxima: Tensor, is_used: Tensor) -> tuple[Tensor, Tensor]:
+    """Maximum and sum of whole rows, [num_seqs, num_heads]."""
+    maxima = torch.where(is_used, maxima, -torch.inf)
+    nothing = maxima.new_full([*maxima.shape[:2], 1], -torch.inf)
+    largest = torch.cat([maxima, nothing], dim=2).amax(dim=2)
+    weights = torch.where(maxima == -torch.inf, 0.0, (maxima - largest[:, :, None]).exp())
+    return largest, torch.where(is_used, sums * weights, 0.0).sum(dim=2)
 
 
 CASE = OpCase(
@@ -62,6 +107,6 @@ CASE = OpCase(
     ),
     outputs=("out", "exp_sums", "max_logits"),
     scratch=("tmp_out",),
-    compare=compare,
+    compare=CompareWithSums(),
     hostile=HOSTILE,
 )

@@ -48,6 +48,10 @@ PagedAttentionParams validate_paged_attention_v1(const PagedAttentionArgs& args)
 PagedAttentionParams validate_paged_attention_v2(const PagedAttentionArgs& args,
                                                  const PartitionScratch& scratch);
 
+// In checked mode: raises if a length, or a table entry that some head reads, is out of range.
+// p.seq_lens and p.block_tables must be in host memory.
+void check_paged_attention_indices(const char* op, const PagedAttentionParams& p);
+
 MergeAttnStatesParams validate_merge_attn_states(
     const Tensor& output, const OptionalTensor& output_lse, const Tensor& prefix_output,
     const Tensor& prefix_lse, const Tensor& suffix_output, const Tensor& suffix_lse,

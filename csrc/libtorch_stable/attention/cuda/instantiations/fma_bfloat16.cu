@@ -1,0 +1,11 @@
+// Paged attention in fp32 arithmetic over caches of bfloat16: 3 kernels.
+#include "attention/cuda/kernels/fma_launch.cuh"
+
+namespace kvops::kernels {
+
+cudaError_t launch_fma_bfloat16(const PagedAttentionParams& p, const AttentionPlan& plan,
+                                cudaStream_t stream) {
+  return launch_fma<bfloat16_t>(p, plan, stream);
+}
+
+}  // namespace kvops::kernels

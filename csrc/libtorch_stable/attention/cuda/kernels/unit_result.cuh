@@ -1,0 +1,206 @@
+// From what each warp knows about a unit to the output: added up over warps, and over blocks where
+// several share a unit (the last of them to finish does that, in the order of the tokens). Used by
+// the kernel at the end of a unit, by all threads of a block together. Logits are in units of log2
+// e; results are relative to a maximum, which is never NaN.
+#pragma once
+
+#include <cstdint>
+
+#include "attention/block_sparse.h"
+#include "attention/cuda/kernels/plan.h"
+#include "attention/cuda/kernels/work_split.cuh"
+#include "common/cuda/convert.cuh"
+
+namespace kvops::kernels {
+
+inline constexpr float kNoLogit = -3.40282347e+38f;  // -FLT_MAX: the maximum of nothing
+inline constexpr float kLog2E = 1.44269504f;
+inline constexpr float kLn2 = 0.693147181f;
+
+// A unit of one sequence, or the part of it that a block has.
+struct Piece {
+  int64_t seq;
+  int64_t seq_len;
+  int64_t first_tile;  // of the unit, in TileRange
+  int64_t end_tile;
+  int32_t slot;  // of the block's two in the workspace
+  UnitHeads heads;
+  bool is_whole;
+};
+
+// The sum of exp2(logit - max) * value over some tokens, for four dimensions of a head.
+struct RowSum {
+  float max = kNoLogit;
+  float sum = 0.0f;
+  float4 values = {};
+
+  __device__ __forceinline__ void add(float other_max, float other_sum, const float4& other) {
+    const float new_max = other_max > max ? other_max : max;
+    const float mine = exp2f(max - new_max);
+    const float theirs = exp2f(other_max - new_max);
+    max = new_max;
+    sum = sum * mine + other_sum * theirs;
+    values.x = values.x * mine + other.x * theirs;
+    values.y = values.y * mine + other.y * theirs;
+    values.z = values.z * mine + other.z * theirs;
+    values.w = values.w * mine + other.w * theirs;
+  }
+};
+
+template <class T>
+static __device__ __forceinline__ void store_row(T* to, const float4& values) {
+  to[0] = narrow_as(values.x, T{});
+  to[1] = narrow_as(values.y, T{});
+  to[2] = narrow_as(values.z, T{});
+  to[3] = narrow_as(values.w, T{});
+}
+
+static __device__ __forceinline__ void store_out(const PagedAttentionParams& p, int64_t seq,
+                                                 int64_t head, int64_t dim, const float4& values) {
+  const int64_t to = seq * p.out_seq_stride + head * p.out_head_stride + dim;
+  switch (p.query_dtype) {
+    case DType::kHalf:
+      return store_row(static_cast<half_t*>(p.out) + to, values);
+    case DType::kBFloat16:
+      return store_row(static_cast<bfloat16_t*>(p.out) + to, values);
+    default:
+      return store_row(static_cast<float*>(p.out) + to, values);
+  }
+}
+
+// Tokens that block sparsity hides from a head. Only asked for where a head sees nothing.
+static __device__ __noinline__ int64_t hidden_tokens(const PagedAttentionParams& p, int64_t seq,
+                                                     int64_t seq_len, int64_t head) {
+  const int32_t* table = p.block_tables + seq * p.table_seq_stride;
+  const int64_t shift = sparse_shift(p, head);
+  int64_t count = 0;
+  for (int64_t start = 0; start < seq_len; start += p.block_size) {
+    const int64_t block = table[start / p.block_size];
+    if (block < 0 || block >= p.num_blocks) continue;
+    if (sparse_sees(p.sparse, shift, start, seq_len)) continue;
+    count += seq_len - start < p.block_size ? seq_len - start : p.block_size;
+  }
+  return count;
+}
+
+// Version 2's scratch. All of a row's mass is in its first partition; the others get what adds
+// nothing. Entries of partitions past the end of a sequence keep their bytes.
+static __device__ __forceinline__ void record_sums(const PagedAttentionParams& p, int64_t seq,
+                                                   int64_t seq_len, int64_t head,
+                                                   const RowSum& row) {
+  const int64_t to = (seq * p.num_heads + head) * p.scratch_partitions;
+  float sum = row.sum;
+  if (row.max == kNoLogit && p.sparse.active) {
+    sum += static_cast<float>(hidden_tokens(p, seq, seq_len, head));
+  }
+  p.max_logits[to] = row.max == kNoLogit ? kNoLogit : row.max * kLn2;
+  p.exp_sums[to] = sum;
+  for (int64_t i = 1; i * kPartitionTokens < seq_len; ++i) {
+    p.max_logits[to + i] = -INFINITY;
+    p.exp_sums[to + i] = 0.0f;
+  }
+}
+
+// Four dimensions of a row that is complete.
+static __device__ __forceinline__ void finish_row(const PagedAttentionParams& p, const Piece& piece,
+                                                  int32_t row, int64_t dim, RowSum& sum) {
+  const int64_t head = piece.heads.first + row;
+  // vLLM's 1e-6: it makes the result of no token 0.
+  const float factor =
+      __fdiv_rn(p.v_scale != nullptr ? *p.v_scale : 1.0f, __fadd_rn(sum.sum, 1e-6f));
+  const float4 values = {sum.values.x * factor, sum.values.y * factor, sum.values.z * factor,
+                         sum.values.w * factor};
+  store_out(p, piece.seq, head, dim, values);
+  if (dim == 0 && p.exp_sums != nullptr) {
+    record_sums(p, piece.seq, piece.seq_len, head, sum);
+  }
+}
+
+// Adds up what all blocks have left of a unit. Order and grouping are fixed: equal bytes each time.
+static __device__ __forceinline__ void combine_pieces(const PagedAttentionParams& p,
+                                                      const AttentionPlan& plan, const Piece& piece,
+                                                      int64_t first_block, int64_t blocks) {
+  constexpr int kBatch = 8;  // loads under way
+  const int quarters = static_cast<int>(p.head_size / 4);
+  const int items = piece.heads.count * quarters;
+  for (int item = static_cast<int>(threadIdx.x); item < items;
+       item += static_cast<int>(blockDim.x)) {
+    const int row = item / quarters;
+    const int dim = (item - row * quarters) * 4;
+    RowSum sum;
+    for (int64_t i = 0; i < blocks; i += kBatch) {
+      float2 states[kBatch];
+      float4 values[kBatch];
+#pragma unroll
+      for (int j = 0; j < kBatch; ++j) {
+        if (i + j >= blocks) continue;
+        // The first block has the unit's first tile in its second slot, the others begin with it.
+        const int64_t slot = (first_block + i + j) * 2 + (i + j == 0 ? 1 : 0);
+        const int64_t at = slot * plan.unit_heads + row;
+        states[j] = __ldcg(plan.workspace.states + at);
+        values[j] =
+            __ldcg(reinterpret_cast<const float4*>(plan.workspace.values + at * p.head_size + dim));
+      }
+#pragma unroll
+      for (int j = 0; j < kBatch; ++j) {
+        if (i + j < blocks) sum.add(states[j].x, states[j].y, values[j]);
+      }
+    }
+    finish_row(p, piece, row, dim, sum);
+  }
+}
+
+// After the block has left its piece in the workspace: combines if it is the last to do so.
+static __device__ __forceinline__ void arrive(const PagedAttentionParams& p,
+                                              const AttentionPlan& plan, const TileRange& range,
+                                              const Piece& piece, int64_t* scratch) {
+  const int64_t first_block = range.block_of(piece.first_tile);
+  const int64_t blocks = range.block_of(piece.end_tile - 1) - first_block + 1;
+  __threadfence();
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    // No other unit has its first tile, but not its last one, in that block.
+    scratch[0] = atomicAdd(plan.workspace.arrivals + first_block, 1);
+  }
+  __syncthreads();
+  const bool is_last = scratch[0] == blocks - 1;
+  if (!is_last) return;
+  __threadfence();
+  combine_pieces(p, plan, piece, first_block, blocks);
+}
+
+// Rows of warps [rows][head_size] in `merge` with their states, added up. First and last thing is a
+// barrier: `merge` is filled before and may be filled again after.
+static __device__ __forceinline__ void merge_warps(const PagedAttentionParams& p,
+                                                   const AttentionPlan& plan, const Piece& piece,
+                                                   int first_row, int rows, const float* merge,
+                                                   const float2* states) {
+  const int warps = static_cast<int>(blockDim.x) / 32;
+  const int pitch =
+      (plan.unit_heads < kMergeRows ? plan.unit_heads : kMergeRows) * static_cast<int>(p.head_size);
+  const int quarters = static_cast<int>(p.head_size / 4);
+  __syncthreads();
+  for (int item = static_cast<int>(threadIdx.x); item < rows * quarters;
+       item += static_cast<int>(blockDim.x)) {
+    const int row = item / quarters;
+    const int dim = (item - row * quarters) * 4;
+    RowSum sum;
+    for (int warp = 0; warp < warps; ++warp) {
+      const float2 state = states[warp * plan.unit_heads + first_row + row];
+      const float4 values = *reinterpret_cast<const float4*>(
+          merge + warp * pitch + row * static_cast<int>(p.head_size) + dim);
+      sum.add(state.x, state.y, values);
+    }
+    if (piece.is_whole) {
+      finish_row(p, piece, first_row + row, dim, sum);
+    } else {
+      const int64_t at =
+          (blockIdx.x * 2 + piece.slot) * static_cast<int64_t>(plan.unit_heads) + first_row + row;
+      *reinterpret_cast<float4*>(plan.workspace.values + at * p.head_size + dim) = sum.values;
+      if (dim == 0) plan.workspace.states[at] = {sum.max, sum.sum};
+    }
+  }
+  __syncthreads();
+}
+
+}  // namespace kvops::kernels
