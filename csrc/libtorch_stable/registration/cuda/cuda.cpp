@@ -44,6 +44,7 @@ constexpr Kernel kCudaKernels[] = {
     {"cp_gather_indexer_k_quant_cache", TORCH_BOX(&cuda::cp_gather_indexer_k_quant_cache)},
 
     // ---- attention
+    {"merge_attn_states", TORCH_BOX(&cuda::merge_attn_states)},
     {"paged_attention_v1", TORCH_BOX(&cuda::paged_attention_v1)},
     {"paged_attention_v2", TORCH_BOX(&cuda::paged_attention_v2)},
 

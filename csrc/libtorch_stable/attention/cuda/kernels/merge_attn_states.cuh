@@ -1,0 +1,229 @@
+// Merges attention over two parts of a context, row (token, head) by row.
+// Launched by cuda::merge_attn_states only. A group of lanes takes two rows at a time.
+// Outputs may be the memory of the prefix's or the suffix's: every element, and every lse, is read
+// by the lanes of its row, in one warp, before it is written.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+#include "attention/params.h"
+#include "common/cuda/convert.cuh"
+#include "common/cuda/divisor.cuh"
+#include "common/cuda/vec.cuh"
+
+namespace kvops::kernels {
+
+inline constexpr int kMergeThreads = 128;
+inline constexpr int kMergeBlocks = 7;  // that a multiprocessor has room for
+inline constexpr int kRowsAtOnce = 2;
+
+// How a row comes about: from both parts by weight, or from one of them as it is.
+enum class MergeMode : uint8_t { kWeighted, kPrefix, kSuffix };
+
+struct MergeWeights {
+  MergeMode mode;
+  float prefix;
+  float suffix;
+  float lse;
+};
+
+__device__ __forceinline__ MergeWeights weigh(float prefix_lse, float suffix_lse) {
+  // An infinite lse of either sign means "no token".
+  const float prefix = prefix_lse == INFINITY ? -INFINITY : prefix_lse;
+  const float suffix = suffix_lse == INFINITY ? -INFINITY : suffix_lse;
+  // NaN is larger than everything here, so that it reaches the results.
+  const float largest = prefix > suffix || prefix != prefix ? prefix : suffix;
+  if (largest == -INFINITY) return {MergeMode::kPrefix, 1.0f, 0.0f, -INFINITY};
+  const float prefix_sum = expf(prefix - largest);
+  const float suffix_sum = expf(suffix - largest);
+  const float sum = prefix_sum + suffix_sum;
+  return {MergeMode::kWeighted, prefix_sum / sum, suffix_sum / sum, logf(sum) + largest};
+}
+
+struct MergeShape {
+  Divisor heads;
+  int64_t rows;
+  int lanes;  // of a group: a power of two, at most a warp
+};
+
+// What a lane has read of a row.
+template <class T, int kCount>
+struct RowShare {
+  Vec<T, kCount> prefix;
+  Vec<T, kCount> suffix;
+};
+
+template <class T, class Out, int kCount>
+__device__ __forceinline__ Vec<Out, kCount> merge_share(const MergeWeights& weights,
+                                                        const RowShare<T, kCount>& share,
+                                                        float factor) {
+  float merged[kCount];
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) {
+    const float prefix = widen(share.prefix.elems[i]);
+    const float suffix = widen(share.suffix.elems[i]);
+    // The suffix's product is rounded, the prefix's is fused with the addition.
+    const float sum = __fmaf_rn(prefix, weights.prefix, __fmul_rn(suffix, weights.suffix));
+    const float copied = weights.mode == MergeMode::kPrefix ? prefix : suffix;
+    merged[i] = __fmul_rn(weights.mode == MergeMode::kWeighted ? sum : copied, factor);
+  }
+  Vec<Out, kCount> out;
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) out.elems[i] = narrow_as(merged[i], Out{});
+  return out;
+}
+
+// Where a row's data are.
+template <class T, class Out>
+struct MergeRow {
+  const T* prefix;  // null: a token without a prefix
+  const T* suffix;
+  Out* output;
+  int64_t token;
+  int64_t head;
+};
+
+template <class T, class Out>
+__device__ __forceinline__ MergeRow<T, Out> locate_row(const MergeAttnStatesParams& p,
+                                                       const MergeShape& shape, int64_t row) {
+  const int64_t token = shape.heads.quotient(row);
+  const int64_t head = shape.heads.remainder(row, token);
+  const T* prefix = static_cast<const T*>(p.prefix_output) + token * p.prefix_token_stride +
+                    head * p.prefix_head_stride;
+  return {token < p.tokens_with_prefix ? prefix : nullptr,
+          static_cast<const T*>(p.suffix_output) + token * p.suffix_token_stride +
+              head * p.suffix_head_stride,
+          static_cast<Out*>(p.output) + token * p.output_token_stride + head * p.output_head_stride,
+          token, head};
+}
+
+template <class T, int kCount, class Out>
+__device__ __forceinline__ RowShare<T, kCount> load_share(const MergeRow<T, Out>& row,
+                                                          int64_t elem) {
+  RowShare<T, kCount> share = {};
+  share.suffix = load_vec<kCount>(row.suffix + elem);
+  if (row.prefix != nullptr) share.prefix = load_vec<kCount>(row.prefix + elem);
+  return share;
+}
+
+struct RowLse {
+  float prefix;
+  float suffix;
+};
+
+template <class T, class Out>
+__device__ __forceinline__ RowLse load_lse(const MergeAttnStatesParams& p,
+                                           const MergeRow<T, Out>& row) {
+  RowLse lse = {};
+  lse.suffix =
+      p.suffix_lse[row.head * p.suffix_lse_head_stride + row.token * p.suffix_lse_token_stride];
+  if (row.prefix != nullptr) {
+    lse.prefix =
+        p.prefix_lse[row.head * p.prefix_lse_head_stride + row.token * p.prefix_lse_token_stride];
+  }
+  return lse;
+}
+
+template <class T, class Out, int kCount>
+__global__ void __launch_bounds__(kMergeThreads, kMergeBlocks)
+    merge_attn_states_kernel(const __grid_constant__ MergeAttnStatesParams p,
+                             const __grid_constant__ MergeShape shape) {
+  const float scale = p.output_scale != nullptr ? *p.output_scale : 1.0f;
+  const int lane = static_cast<int>(threadIdx.x) & (shape.lanes - 1);
+  const int64_t groups = kMergeThreads / shape.lanes;
+  const int64_t group = threadIdx.x / static_cast<unsigned>(shape.lanes);
+  const int64_t block_rows = groups * kRowsAtOnce;
+  // The same for all threads of a block, so that whole warps meet below.
+  for (int64_t base = blockIdx.x * block_rows; base < shape.rows; base += gridDim.x * block_rows) {
+    MergeRow<T, Out> rows[kRowsAtOnce];
+    RowShare<T, kCount> shares[kRowsAtOnce];
+    RowLse lses[kRowsAtOnce];
+    const int64_t first_elem = static_cast<int64_t>(lane) * kCount;
+#pragma unroll
+    for (int j = 0; j < kRowsAtOnce; ++j) {
+      const int64_t row = base + j * groups + group;
+      if (row >= shape.rows) continue;
+      rows[j] = locate_row<T, Out>(p, shape, row);
+      lses[j] = load_lse(p, rows[j]);
+      if (first_elem < p.head_size) shares[j] = load_share<T, kCount>(rows[j], first_elem);
+    }
+    // Every lane has the lse of its rows before one of them writes it.
+    __syncwarp();
+#pragma unroll
+    for (int j = 0; j < kRowsAtOnce; ++j) {
+      const int64_t row = base + j * groups + group;
+      if (row >= shape.rows) continue;
+      MergeWeights weights = {MergeMode::kSuffix, 0.0f, 1.0f, lses[j].suffix};
+      if (rows[j].prefix != nullptr) weights = weigh(lses[j].prefix, lses[j].suffix);
+      const float factor = __fdiv_rn(1.0f, scale);
+      for (int64_t elem = first_elem; elem < p.head_size;) {
+        store_vec(rows[j].output + elem, merge_share<T, Out, kCount>(weights, shares[j], factor));
+        elem += static_cast<int64_t>(shape.lanes) * kCount;
+        if (elem < p.head_size) shares[j] = load_share<T, kCount>(rows[j], elem);
+      }
+      if (lane == 0 && p.output_lse != nullptr) {
+        p.output_lse[rows[j].head * p.output_lse_head_stride +
+                     rows[j].token * p.output_lse_token_stride] = weights.lse;
+      }
+    }
+  }
+}
+
+// Smallest power of two that covers `units`, at most a warp.
+inline int lanes_for(int64_t units) {
+  int lanes = 1;
+  while (lanes < units && lanes < 32) lanes *= 2;
+  return lanes;
+}
+
+template <class T, class Out, int kCount>
+cudaError_t launch_merge_rows(const MergeAttnStatesParams& p, cudaStream_t stream) {
+  const int64_t rows = p.num_tokens * p.num_heads;
+  const int lanes = lanes_for(p.head_size / kCount);
+  const int64_t block_rows = int64_t{kMergeThreads} / lanes * kRowsAtOnce;
+  const int64_t wanted = (rows + block_rows - 1) / block_rows;
+  const unsigned blocks = static_cast<unsigned>(wanted < INT32_MAX ? wanted : INT32_MAX);
+  merge_attn_states_kernel<T, Out, kCount><<<blocks, kMergeThreads, 0, stream>>>(
+      p, MergeShape{.heads = Divisor(p.num_heads, rows), .rows = rows, .lanes = lanes});
+  return cudaGetLastError();
+}
+
+template <class T, class Out>
+cudaError_t launch_merge_to(const MergeAttnStatesParams& p, cudaStream_t stream) {
+  constexpr int kCount = 16 / sizeof(T);
+  const auto address = [](const void* pointer) { return reinterpret_cast<uint64_t>(pointer); };
+  const uint64_t in_bits =
+      address(p.prefix_output) | address(p.suffix_output) |
+      static_cast<uint64_t>(static_cast<int64_t>(sizeof(T)) *
+                            (p.head_size | p.prefix_token_stride | p.prefix_head_stride |
+                             p.suffix_token_stride | p.suffix_head_stride));
+  const uint64_t out_bits =
+      address(p.output) | static_cast<uint64_t>(static_cast<int64_t>(sizeof(Out)) *
+                                                (p.output_token_stride | p.output_head_stride));
+  const bool is_wide = in_bits % 16 == 0 && out_bits % (kCount * sizeof(Out)) == 0;
+  return is_wide ? launch_merge_rows<T, Out, kCount>(p, stream)
+                 : launch_merge_rows<T, Out, 1>(p, stream);
+}
+
+template <class T>
+cudaError_t launch_merge_from(const MergeAttnStatesParams& p, cudaStream_t stream) {
+  return p.output_scale != nullptr ? launch_merge_to<T, e4m3_t>(p, stream)
+                                   : launch_merge_to<T, T>(p, stream);
+}
+
+// Kernels: 3 dtypes, each with output of that dtype or of e4m3, in 2 widths = 12.
+inline cudaError_t launch_merge_attn_states(const MergeAttnStatesParams& p, cudaStream_t stream) {
+  if (p.num_tokens * p.num_heads == 0) return cudaSuccess;
+  switch (p.dtype) {
+    case DType::kHalf:
+      return launch_merge_from<half_t>(p, stream);
+    case DType::kBFloat16:
+      return launch_merge_from<bfloat16_t>(p, stream);
+    default:
+      return launch_merge_from<float>(p, stream);
+  }
+}
+
+}  // namespace kvops::kernels
