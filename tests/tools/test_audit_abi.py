@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -14,6 +12,7 @@ if sys.version_info < (3, 11):
     pytest.skip("torch-abi-audit needs Python 3.11", allow_module_level=True)
 
 import audit_abi
+from audit_support import ANY, audit_json, call, findings_of, make_wheel, shim
 
 TOOL = Path(audit_abi.__file__)
 LIBTORCH = ("libtorch_cpu.so",)
@@ -31,35 +30,6 @@ extern "C" int entry(torch::stable::Tensor& t) {
          PyModule_GetName(nullptr);
 }
 """
-
-
-def call(declaration: str, expression: str) -> str:
-    """A library whose only use of anything is `expression`."""
-    return f'{declaration}\nextern "C" void entry() {{ {expression}; }}\n'
-
-
-def shim(name: str, attribute: str = "") -> str:
-    return call(f'extern "C" {attribute} void {name}();', f"{name}()")
-
-
-def audit_json(capsys: pytest.CaptureFixture[str], *arguments: object) -> dict:
-    """The JSON document of a run; its exit code is checked against the status returned."""
-    status = audit_abi.main(["--json", *map(str, arguments)])
-    document = json.loads(capsys.readouterr().out)
-    assert document["exit_code"] == status
-    return document
-
-
-def findings_of(document: dict) -> list[tuple]:
-    keys = ("kind", "display", "weak", "violation")
-    return [tuple(f[k] for k in keys) for lib in document["libraries"] for f in lib["findings"]]
-
-
-def make_wheel(path: Path, members: dict[str, Path | bytes]) -> Path:
-    with zipfile.ZipFile(path, "w") as wheel:
-        for name, content in members.items():
-            wheel.writestr(name, content if isinstance(content, bytes) else content.read_bytes())
-    return path
 
 
 def test_clean_library(compile_library, capsys):
@@ -193,8 +163,6 @@ def test_symbol_findings(case, compile_library, capsys):
     broken = any(violation for *_, violation in expected)
     assert document["verdict"] == ("policy-broken" if broken else "clean")
 
-
-ANY = 'extern "C" int entry() { return 1; }'
 
 DEPENDENCIES = {
     "nothing": ("library.so", (), []),
