@@ -16,7 +16,7 @@
 namespace kvops::kernels {
 
 inline constexpr int kMergeThreads = 128;
-inline constexpr int kMergeBlocks = 7;  // that a multiprocessor has room for
+inline constexpr int kMergeBlocks = 6;  // that a multiprocessor has room for
 inline constexpr int kRowsAtOnce = 2;
 
 // How a row comes about: from both parts by weight, or from one of them as it is.
@@ -75,55 +75,54 @@ __device__ __forceinline__ Vec<Out, kCount> merge_share(const MergeWeights& weig
   return out;
 }
 
-// Where a row's data are.
-template <class T, class Out>
-struct MergeRow {
-  const T* prefix;  // null: a token without a prefix
-  const T* suffix;
-  Out* output;
+struct RowIndex {
   int64_t token;
   int64_t head;
 };
 
-template <class T, class Out>
-__device__ __forceinline__ MergeRow<T, Out> locate_row(const MergeAttnStatesParams& p,
-                                                       const MergeShape& shape, int64_t row) {
+__device__ __forceinline__ RowIndex index_of(const MergeShape& shape, int64_t row) {
   const int64_t token = shape.heads.quotient(row);
-  const int64_t head = shape.heads.remainder(row, token);
-  const T* prefix = static_cast<const T*>(p.prefix_output) + token * p.prefix_token_stride +
-                    head * p.prefix_head_stride;
-  return {token < p.tokens_with_prefix ? prefix : nullptr,
-          static_cast<const T*>(p.suffix_output) + token * p.suffix_token_stride +
-              head * p.suffix_head_stride,
-          static_cast<Out*>(p.output) + token * p.output_token_stride + head * p.output_head_stride,
-          token, head};
+  return {token, shape.heads.remainder(row, token)};
 }
 
-template <class T, int kCount, class Out>
+// Where a row's data are, and what its parts weigh before they are weighed.
+template <class T, class Out>
+struct MergeRow {
+  const T* prefix;
+  const T* suffix;
+  Out* output;
+  bool has_prefix;
+  float prefix_lse;
+  float suffix_lse;
+};
+
+template <class T, class Out>
+__device__ __forceinline__ MergeRow<T, Out> locate_row(const MergeAttnStatesParams& p,
+                                                       RowIndex row) {
+  MergeRow<T, Out> out = {};
+  out.suffix = static_cast<const T*>(p.suffix_output) + row.token * p.suffix_token_stride +
+               row.head * p.suffix_head_stride;
+  out.output = static_cast<Out*>(p.output) + row.token * p.output_token_stride +
+               row.head * p.output_head_stride;
+  out.suffix_lse =
+      p.suffix_lse[row.head * p.suffix_lse_head_stride + row.token * p.suffix_lse_token_stride];
+  out.has_prefix = row.token < p.tokens_with_prefix;
+  if (out.has_prefix) {
+    out.prefix = static_cast<const T*>(p.prefix_output) + row.token * p.prefix_token_stride +
+                 row.head * p.prefix_head_stride;
+    out.prefix_lse =
+        p.prefix_lse[row.head * p.prefix_lse_head_stride + row.token * p.prefix_lse_token_stride];
+  }
+  return out;
+}
+
+template <int kCount, class T, class Out>
 __device__ __forceinline__ RowShare<T, kCount> load_share(const MergeRow<T, Out>& row,
                                                           int64_t elem) {
   RowShare<T, kCount> share = {};
   share.suffix = load_vec<kCount>(row.suffix + elem);
-  if (row.prefix != nullptr) share.prefix = load_vec<kCount>(row.prefix + elem);
+  if (row.has_prefix) share.prefix = load_vec<kCount>(row.prefix + elem);
   return share;
-}
-
-struct RowLse {
-  float prefix;
-  float suffix;
-};
-
-template <class T, class Out>
-__device__ __forceinline__ RowLse load_lse(const MergeAttnStatesParams& p,
-                                           const MergeRow<T, Out>& row) {
-  RowLse lse = {};
-  lse.suffix =
-      p.suffix_lse[row.head * p.suffix_lse_head_stride + row.token * p.suffix_lse_token_stride];
-  if (row.prefix != nullptr) {
-    lse.prefix =
-        p.prefix_lse[row.head * p.prefix_lse_head_stride + row.token * p.prefix_lse_token_stride];
-  }
-  return lse;
 }
 
 template <class T, class Out, int kCount>
@@ -139,15 +138,13 @@ __global__ void __launch_bounds__(kMergeThreads, kMergeBlocks)
   for (int64_t base = blockIdx.x * block_rows; base < shape.rows; base += gridDim.x * block_rows) {
     MergeRow<T, Out> rows[kRowsAtOnce];
     RowShare<T, kCount> shares[kRowsAtOnce];
-    RowLse lses[kRowsAtOnce];
     const int64_t first_elem = static_cast<int64_t>(lane) * kCount;
 #pragma unroll
     for (int j = 0; j < kRowsAtOnce; ++j) {
       const int64_t row = base + j * groups + group;
       if (row >= shape.rows) continue;
-      rows[j] = locate_row<T, Out>(p, shape, row);
-      lses[j] = load_lse(p, rows[j]);
-      if (first_elem < p.head_size) shares[j] = load_share<T, kCount>(rows[j], first_elem);
+      rows[j] = locate_row<T, Out>(p, index_of(shape, row));
+      if (first_elem < p.head_size) shares[j] = load_share<kCount>(rows[j], first_elem);
     }
     // Every lane has the lse of its rows before one of them writes it.
     __syncwarp();
@@ -155,17 +152,18 @@ __global__ void __launch_bounds__(kMergeThreads, kMergeBlocks)
     for (int j = 0; j < kRowsAtOnce; ++j) {
       const int64_t row = base + j * groups + group;
       if (row >= shape.rows) continue;
-      MergeWeights weights = {MergeMode::kSuffix, 0.0f, 1.0f, lses[j].suffix};
-      if (rows[j].prefix != nullptr) weights = weigh(lses[j].prefix, lses[j].suffix);
+      MergeWeights weights = {MergeMode::kSuffix, 0.0f, 1.0f, rows[j].suffix_lse};
+      if (rows[j].has_prefix) weights = weigh(rows[j].prefix_lse, rows[j].suffix_lse);
       const float factor = __fdiv_rn(1.0f, scale);
       for (int64_t elem = first_elem; elem < p.head_size;) {
         store_vec(rows[j].output + elem, merge_share<T, Out, kCount>(weights, shares[j], factor));
         elem += static_cast<int64_t>(shape.lanes) * kCount;
-        if (elem < p.head_size) shares[j] = load_share<T, kCount>(rows[j], elem);
+        if (elem < p.head_size) shares[j] = load_share<kCount>(rows[j], elem);
       }
       if (lane == 0 && p.output_lse != nullptr) {
-        p.output_lse[rows[j].head * p.output_lse_head_stride +
-                     rows[j].token * p.output_lse_token_stride] = weights.lse;
+        const RowIndex at = index_of(shape, row);
+        p.output_lse[at.head * p.output_lse_head_stride + at.token * p.output_lse_token_stride] =
+            weights.lse;
       }
     }
   }
