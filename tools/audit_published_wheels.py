@@ -23,13 +23,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch_abi_audit.inspect import inspect_extension
+
 from abi_audit.checks import audit
 from abi_audit.inputs import Artifact, find_artifacts
 from abi_audit.model import Kind, LibraryReport
 from abi_audit.phrases import places_text
 from abi_audit.policy import Policy
 from abi_audit.verify import default_python, verify
-from torch_abi_audit.inspect import inspect_extension
 
 RESULTS = Path(__file__).resolve().parent.parent / "benchmarks/results/audit-wheels.json"
 

@@ -1,8 +1,8 @@
 """Really loads libraries beside real torches, and compares with the prediction.
 
 For every torch asked for, an environment is made (by uv where there is one), torch is installed
-into it, and each library is opened in a process of its own, after `import torch`, with the flags
-that `torch.ops.load_library` and Python's own import use. Nothing of the library is called.
+into it, and each library is opened in a process of its own, forked after `import torch`, with the
+flags that `torch.ops.load_library` and Python's own import use. Nothing of the library is called.
 LD_LIBRARY_PATH is not passed on: it would show what this machine has, not what torch brings.
 """
 
@@ -35,12 +35,26 @@ except OSError:
 print(json.dumps([torch.__version__, torch.version.cuda, driver, platform.python_version()]))
 """
 
-# Libraries that come with it are opened first, as a package does that has them beside each other.
+# One import of torch, then a process for each list of files; the last of a list is the library in
+# question, those before it come with it, as in a package that has them beside each other.
 _LOAD = """
-import ctypes, sys, torch
-for path in sys.argv[1:]:
-    ctypes.CDLL(path)
-print("loaded")
+import ctypes, json, os, sys, torch
+for number, paths in enumerate(json.load(sys.stdin)):
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            for path in paths:
+                ctypes.CDLL(path)
+            os.write(writer, b"loaded")
+        except OSError as error:
+            os.write(writer, str(error).encode(errors="replace")[:4000])
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as result:
+        text = result.read()
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    print(json.dumps([number, status, text]), flush=True)
 """
 
 
@@ -110,22 +124,36 @@ def _attempts(
         raise CannotVerify(f"torch {version} is built for CUDA {cuda}, which is not predicted for")
     environment = Environment(release, build, driver)
     by_name = {(a.group, a.name): f for a, f in zip(artifacts, files, strict=True)}
+    tried, lists = [], []
     for artifact, report, file in zip(artifacts, reports, files, strict=True):
         only = report.only_python
         if report.problem is not None or (only and not python.startswith(f"{only}.")):
             continue
-        beside = [
-            by_name[artifact.group, needed]
-            for needed in reversed(_bundled(report, artifact, reports, artifacts))
-        ]
-        command = [interpreter, "-I", "-c", _LOAD, *beside, file]
-        done = subprocess.run(
-            list(map(str, command)), env=_loader_environment(), capture_output=True, text=True
-        )
-        loaded = done.returncode == 0 and done.stdout.endswith("loaded\n")
-        error = None if loaded else _last_line(done)
+        beside = reversed(_bundled(report, artifact, reports, artifacts))
+        tried.append(report)
+        lists.append([*(str(by_name[artifact.group, name]) for name in beside), str(file)])
+    for report, error in zip(tried, _load(interpreter, lists), strict=True):
         predicted = next(c.outcome for c in report.cells if c.environment == environment)
+        loaded = error is None
         yield Attempt(report.key, version, python, environment, predicted, loaded, error)
+
+
+def _load(interpreter: Path, lists: list[list[str]]) -> list[str | None]:
+    """What the loader says about each list of files; None: it was loaded."""
+    done = subprocess.run(
+        [str(interpreter), "-I", "-c", _LOAD],
+        input=json.dumps(lists),
+        env=_loader_environment(),
+        capture_output=True,
+        text=True,
+    )
+    results = [json.loads(line) for line in done.stdout.splitlines()]
+    if len(results) != len(lists):
+        raise CannotVerify(f"the process that loads stopped: {done.stderr.strip()[-500:]}")
+    return [
+        f"killed by signal {-status}" if status else None if text == "loaded" else text
+        for _, status, text in results
+    ]
 
 
 def _bundled(
@@ -148,13 +176,6 @@ def _bundled(
             found = [n for n in found if n != name] + [name]
             waiting += [n for n in group[name].needed if n not in found]
     return found
-
-
-def _last_line(done: subprocess.CompletedProcess[str]) -> str:
-    if done.returncode < 0:
-        return f"killed by signal {-done.returncode}"
-    lines = done.stderr.strip().splitlines() or ["no message"]
-    return lines[-1].removeprefix("OSError: ")
 
 
 def _unpack(artifacts: list[Artifact], folder: Path) -> list[Path]:
