@@ -109,6 +109,7 @@ def examine(wheel: Path, cells: list[str]) -> dict[str, Any]:
                 "loaded": attempt.loaded,
                 "agrees": attempt.agrees,
                 "error": attempt.error,
+                "borrowed": list(attempt.borrowed),
             }
         )
     return {

@@ -172,6 +172,17 @@ def test_a_wrong_prediction_fails(compile_library, monkeypatch, capsys):
     assert [a["agrees"] for a in document["verification"]] == [False]
 
 
+@pytest.mark.usefixtures("this_torch")
+def test_what_the_machine_lends_proves_nothing(compile_library, capsys):
+    brought = torch.version.cuda and f"libcudart.so.{torch.version.cuda.split('.')[0]}"
+    soname = "libcudart.so.12" if brought != "libcudart.so.12" else "libcudart.so.13"
+    lent = compile_library(ANY, name=soname, flags=(f"-Wl,-soname,{soname}",))
+    user = compile_library(ANY, needed=(soname,), flags=(f"-Wl,-rpath,{lent.parent}",))
+    (attempt,) = verified(capsys, user)["verification"]
+    assert (attempt["predicted"], attempt["loaded"], attempt["agrees"]) == ("no", True, None)
+    assert attempt["borrowed"] == [str(lent)]
+
+
 @pytest.mark.parametrize("cell", ["1.13", "2.99", "2", "2.13+cu12", "x"])
 def test_verify_refuses_unknown_torches(cell, capsys):
     with pytest.raises(SystemExit) as stopped:

@@ -127,6 +127,7 @@ def _attempt(attempt: Attempt) -> dict[str, Any]:
         "loaded": attempt.loaded,
         "agrees": attempt.agrees,
         "error": attempt.error,
+        "borrowed": list(attempt.borrowed),
     }
 
 

@@ -21,9 +21,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from .facts import BUILDS, PATCH_RELEASES
+from .facts import BUILDS, PATCH_RELEASES, builds_with
 from .inputs import Artifact
-from .matrix import UNKNOWN, YES, Environment
+from .matrix import NO, UNKNOWN, YES, Environment
 from .model import LibraryReport
 
 _ABOUT = """
@@ -39,22 +39,27 @@ print(json.dumps([torch.__version__, torch.version.cuda, driver, platform.python
 # question, those before it come with it, as in a package that has them beside each other.
 _LOAD = """
 import ctypes, json, os, sys, torch
-for number, paths in enumerate(json.load(sys.stdin)):
+def mapped():
+    with open("/proc/self/maps") as maps:
+        return {line.split(maxsplit=5)[-1].strip() for line in maps if ".so" in line}
+for paths in json.load(sys.stdin):
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
+        before, error = mapped(), None
         try:
             for path in paths:
                 ctypes.CDLL(path)
-            os.write(writer, b"loaded")
-        except OSError as error:
-            os.write(writer, str(error).encode(errors="replace")[:4000])
+        except OSError as failure:
+            error = str(failure)
+        answer = json.dumps({"error": error, "mapped": sorted(mapped() - before)})
+        os.write(writer, answer.encode()[:60000])
         os._exit(0)
     os.close(writer)
     with os.fdopen(reader) as result:
         text = result.read()
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    print(json.dumps([number, status, text]), flush=True)
+    print(json.dumps([status, text]), flush=True)
 """
 
 
@@ -74,15 +79,21 @@ class Attempt:
     loaded: bool
     #: The loader's own words.
     error: str | None
+    #: CUDA libraries that this machine has installed, and that torch did not bring.
+    borrowed: tuple[str, ...] = ()
 
     @property
     def agrees(self) -> bool | None:
-        """Whether it went as predicted; None where nothing definite was predicted."""
-        return None if self.predicted == UNKNOWN else self.loaded == (self.predicted == YES)
+        """Whether it went as predicted; None where this machine cannot tell."""
+        if self.predicted == UNKNOWN or (self.borrowed and self.predicted == NO and self.loaded):
+            return None
+        return self.loaded == (self.predicted == YES)
 
     def __str__(self) -> str:
         outcome = "loaded" if self.loaded else f"did not load ({self.error})"
-        answer = {True: "as predicted", False: "NOT AS PREDICTED", None: "nothing was predicted"}
+        if self.borrowed and self.loaded:
+            outcome = f"loaded with this machine's own {', '.join(self.borrowed)}"
+        answer = {True: "as predicted", False: "NOT AS PREDICTED", None: "which proves nothing"}
         driver = "with" if self.environment.driver else "without"
         place = f"torch {self.torch}, Python {self.python}, {driver} a driver"
         return f"verify: {place}: {self.key}: {outcome}, {answer[self.agrees]}"
@@ -132,14 +143,14 @@ def _attempts(
         beside = reversed(_bundled(report, artifact, reports, artifacts))
         tried.append(report)
         lists.append([*(str(by_name[artifact.group, name]) for name in beside), str(file)])
-    for report, error in zip(tried, _load(interpreter, lists), strict=True):
+    for report, (error, borrowed) in zip(tried, _load(interpreter, lists), strict=True):
         predicted = next(c.outcome for c in report.cells if c.environment == environment)
         loaded = error is None
-        yield Attempt(report.key, version, python, environment, predicted, loaded, error)
+        yield Attempt(report.key, version, python, environment, predicted, loaded, error, borrowed)
 
 
-def _load(interpreter: Path, lists: list[list[str]]) -> list[str | None]:
-    """What the loader says about each list of files; None: it was loaded."""
+def _load(interpreter: Path, lists: list[list[str]]) -> list[tuple[str | None, tuple[str, ...]]]:
+    """For each list of files the loader's complaint (None: loaded), and what was borrowed."""
     done = subprocess.run(
         [str(interpreter), "-I", "-c", _LOAD],
         input=json.dumps(lists),
@@ -150,10 +161,25 @@ def _load(interpreter: Path, lists: list[list[str]]) -> list[str | None]:
     results = [json.loads(line) for line in done.stdout.splitlines()]
     if len(results) != len(lists):
         raise CannotVerify(f"the process that loads stopped: {done.stderr.strip()[-500:]}")
-    return [
-        f"killed by signal {-status}" if status else None if text == "loaded" else text
-        for _, status, text in results
-    ]
+    return [_outcome(status, text, interpreter.parent.parent) for status, text in results]
+
+
+def _outcome(status: int, text: str, prefix: Path) -> tuple[str | None, tuple[str, ...]]:
+    if status != 0:
+        return f"killed by signal {-status}", ()
+    answer = json.loads(text)
+    borrowed = (
+        path
+        for path in answer["mapped"]
+        if builds_with(_soname(path)) is not None and not Path(path).is_relative_to(prefix)
+    )
+    return answer["error"], tuple(borrowed)
+
+
+def _soname(path: str) -> str:
+    """What a file is known as to the loader: ``libx.so.13`` for ``libx.so.13.0.96``."""
+    name, dot_so, version = Path(path).name.partition(".so")
+    return name + dot_so + ".".join(version.split(".")[:2])
 
 
 def _bundled(
