@@ -137,10 +137,19 @@ def guard(case: OpCase, args: Args, *, misaligned: bool = False) -> Call:
 
 def copy_call(call: Call, device: str | None = None) -> Call:
     """The same call again, guard bytes and all, in memory of its own."""
+    return _copy_call(call, lambda buffer: device or buffer.content.device)
+
+
+def copy_call_to_devices_of(call: Call, args: Args) -> Call:
+    """The same again, each argument on the device that it has in `args`."""
+    return _copy_call(call, lambda buffer: args[buffer.arguments[0]].device)
+
+
+def _copy_call(call: Call, device_of: Callable[[_Buffer], torch.device | str]) -> Call:
     copied = dict(call.args)
     buffers = []
     for buffer in call.buffers:
-        content = buffer.content.to(device or buffer.content.device, copy=True)
+        content = buffer.content.to(device_of(buffer), copy=True)
         buffers.append(replace(buffer, content=content))
         for name in buffer.arguments:
             copied[name] = _same_view(call.args[name], content)

@@ -23,6 +23,7 @@ from support import (
     by_operator,
     by_reference,
     copy_call,
+    copy_call_to_devices_of,
     guard,
     make_args,
 )
@@ -41,8 +42,10 @@ def random_call(case: OpCase, number: str, device: str) -> Call:
     call = guard(case, make_args(case, sample, "cpu", seed), misaligned=misaligned)
     if spoiled:
         spoil(call, random)
+    if device == "cpu":
+        return call
     # Copied with its storages, so that both devices have the same bytes around the arguments.
-    return call if device == "cpu" else copy_call(call, device)
+    return copy_call_to_devices_of(call, make_args(case, sample, device, seed))
 
 
 def assert_agreement(

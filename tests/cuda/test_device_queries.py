@@ -36,5 +36,5 @@ def test_shared_memory(device: str) -> None:
 
 @pytest.mark.parametrize(("attribute", "index"), [(-1, 0), (2**40, 0), (MULTIPROCESSORS, 4096)])
 def test_unknown(device: str, attribute: int, index: int) -> None:
-    with pytest.raises(RuntimeError, match="_C_cuda_utils::get_device_attribute: .*got"):
+    with pytest.raises(RuntimeError, match=r"_C_cuda_utils::get_device_attribute: .*got"):
         torch.ops._C_cuda_utils.get_device_attribute(attribute, index)

@@ -93,7 +93,9 @@ def test_the_usual_paths(device: str) -> None:
         (LARGE, ("cpu", "cuda"), "single"),
         (LARGE, ("cpu", "cpu"), "host"),
     ):
-        kvops.swap_blocks_batch(*plan.tables(*plan.pools(ends)))
+        pools = plan.pools(ends)
+        kvops.swap_blocks_batch(*plan.tables(*pools))
+        torch.cuda.synchronize()  # the pools must outlive the copies
         assert kvops.swap.last_path() == path, ends
 
 
@@ -102,7 +104,9 @@ def test_the_usual_paths(device: str) -> None:
 def test_a_path_can_be_demanded(ends: tuple[str, str], path: str, device: str) -> None:
     with kvops.swap.use_path(path):
         for plan in PLANS.values():
-            kvops.swap_blocks_batch(*plan.tables(*plan.pools(ends)))
+            pools = plan.pools(ends)
+            kvops.swap_blocks_batch(*plan.tables(*pools))
+            torch.cuda.synchronize()  # the pools must outlive the copies
             assert kvops.swap.last_path() == path
 
 

@@ -284,3 +284,10 @@ def test_source_mode_annotates_the_line(tmp_path, capsys):
 def test_source_mode_with_nothing_to_read(name, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     assert audit_abi.main(["--source", str(tmp_path / name)]) == 2
+
+
+def test_source_mode_with_an_object_without_its_dependency_file(tmp_path, capsys):
+    (tmp_path / "a.o.d").write_text("a.o: a.cpp /x/include/torch/csrc/stable/tensor.h\n")
+    (tmp_path / "b.o").touch()
+    assert audit_abi.main(["--source", str(tmp_path)]) == 2
+    assert "b.o: compiled without a dependency file" in capsys.readouterr().out
