@@ -22,7 +22,7 @@ from abi_audit.headers import (
     Dependency,
     is_torch_header,
     is_unstable_header,
-    read_dependencies,
+    read_build,
     read_text,
 )
 from abi_audit.headers import UnreadableSource as Unreadable
@@ -49,30 +49,6 @@ class Finding:
 
     def __str__(self) -> str:
         return f"{self.path}:{self.line}: {self.kind}: {self.what}"
-
-
-def read_build(build: Path) -> list[Dependency]:
-    """The dependencies of every object below a build folder.
-
-    Raises:
-        Unreadable: a dependency file is missing or damaged, or does not list system headers.
-    """
-    if not build.is_dir():
-        raise Unreadable(f"{build}: no such folder")
-    files = sorted(build.rglob("*.d"))
-    if not files:
-        raise Unreadable(
-            f"{build}: no dependency file (*.d); compile with -MD, and where ninja's `deps = gcc` "
-            "deletes them, run ninja with -d keepdepfile"
-        )
-    for compiled in sorted(build.rglob("*.o")):
-        beside = (compiled.with_name(compiled.name + ".d"), compiled.with_suffix(".d"))
-        if not any(path.is_file() for path in beside):
-            raise Unreadable(f"{compiled}: compiled without a dependency file")
-    dependencies = [dependency for path in files for dependency in read_dependencies(path)]
-    if not any(is_torch_header(dependency.header) for dependency in dependencies):
-        raise Unreadable(f"{build}: no torch header in any dependency file (-MMD leaves them out)")
-    return dependencies
 
 
 def check_dependencies(dependencies: list[Dependency]) -> Iterator[Finding]:

@@ -5,6 +5,8 @@ A replay reads what is in the tensors then: other values, other slots and pages,
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 
@@ -35,6 +37,15 @@ from support import (
 TESTS = Path(__file__).resolve().parent.parent
 
 pytestmark = pytest.mark.parametrize("device", CUDA)
+
+
+@pytest.fixture(autouse=True)
+def _no_garbage_during_capture() -> Iterator[None]:
+    """Collecting a graph of an earlier test resets it, which would break a capture under way."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
 
 
 @pytest.mark.parametrize("mode", CAPTURE_MODES)

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 import check_includes
-from check_includes import Unreadable, check_dependencies, is_unstable_header, read_dependencies
+from abi_audit.headers import is_unstable_header, read_dependencies
+from check_includes import Unreadable, check_dependencies
 
 TORCH_INCLUDE = Path(torch.__file__).parent / "include"
 STABLE_H = "libtorch_stable/common/stable.h"

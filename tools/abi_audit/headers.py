@@ -74,6 +74,32 @@ def read_dependencies(path: Path) -> list[Dependency]:
     return dependencies
 
 
+def read_build(build: Path) -> list[Dependency]:
+    """The dependencies of every object below a build folder.
+
+    Raises:
+        UnreadableSource: a dependency file is missing or damaged, or does not list system headers.
+    """
+    if not build.is_dir():
+        raise UnreadableSource(f"{build}: no such folder")
+    files = sorted(build.rglob("*.d"))
+    if not files:
+        raise UnreadableSource(
+            f"{build}: no dependency file (*.d); compile with -MD, and where ninja's `deps = gcc` "
+            "deletes them, run ninja with -d keepdepfile"
+        )
+    for compiled in sorted(build.rglob("*.o")):
+        beside = (compiled.with_name(compiled.name + ".d"), compiled.with_suffix(".d"))
+        if not any(path.is_file() for path in beside):
+            raise UnreadableSource(f"{compiled}: compiled without a dependency file")
+    dependencies = [dependency for path in files for dependency in read_dependencies(path)]
+    if not any(is_torch_header(dependency.header) for dependency in dependencies):
+        raise UnreadableSource(
+            f"{build}: no torch header in any dependency file (-MMD leaves them out)"
+        )
+    return dependencies
+
+
 def read_text(path: Path) -> str:
     """A source file's text, whatever its encoding.
 

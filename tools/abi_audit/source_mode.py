@@ -12,9 +12,17 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
-from .headers import UnreadableSource, is_unstable_header, read_dependencies, read_text
+from .headers import (
+    Dependency,
+    UnreadableSource,
+    is_unstable_header,
+    read_build,
+    read_dependencies,
+    read_text,
+)
 
 _UNITS = {".c", ".cc", ".cpp", ".cu", ".cxx", ".hip", ".mm"}
 _HEADERS = {".cuh", ".h", ".hh", ".hpp", ".inc", ".inl"}
@@ -52,9 +60,9 @@ def read_sources(paths: list[Path]) -> SourceReport:
     Raises:
         UnreadableSource: a file cannot be read, or nothing is there to read.
     """
-    dependency_files = [f for path in paths for f in _files(path, {".d"})]
-    if dependency_files:
-        return _from_dependencies(dependency_files)
+    builds = [path for path in paths if _files(path, {".d"})]
+    if builds:
+        return _from_dependencies([found for build in builds for found in _dependencies(build)])
     units = [f for path in paths for f in _files(path, _UNITS)]
     if not units:
         raise UnreadableSource(f"{', '.join(map(str, paths))}: no source and no dependency file")
@@ -71,11 +79,17 @@ def _files(path: Path, suffixes: set[str]) -> list[Path]:
     return sorted(f for f in path.rglob("*") if f.suffix in suffixes and f.is_file())
 
 
-def _from_dependencies(files: list[Path]) -> SourceReport:
+def _dependencies(build: Path) -> list[list[Dependency]]:
+    """The dependencies of each object of a build folder, or those in one file."""
+    found = read_build(build) if build.is_dir() else read_dependencies(build)
+    return [list(group) for _, group in groupby(found, key=lambda d: d.path)]
+
+
+def _from_dependencies(objects: list[list[Dependency]]) -> SourceReport:
     units: list[Path] = []
     unstable: dict[Path, tuple[Include, ...]] = {}
-    for file in files:
-        dependencies = read_dependencies(file)
+    for dependencies in objects:
+        file = dependencies[0].path
         headers = [d.header for d in dependencies]
         unit = next((h for h in headers if Path(h).suffix in _UNITS), None)
         if unit is None:
