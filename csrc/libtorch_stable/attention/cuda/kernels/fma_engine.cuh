@@ -51,6 +51,9 @@ template <class CacheElem, int kHeads>
 class FmaEngine {
  public:
   using Cache = CacheElem;
+  static constexpr bool kIsAligned = false;
+  static constexpr int kArchitecture = 0;
+  static constexpr int kCombineBatch = 8;
 
   __device__ FmaEngine(const PagedAttentionParams& p, const AttentionPlan& plan, char* shared)
       : p_(p),
@@ -82,7 +85,10 @@ class FmaEngine {
                              ? p_.alibi_slopes[heads.first + thread] * kLog2E
                              : 0.0f;
     }
-    rows_ = plan_.unit_heads;
+  }
+
+  // Nothing is kept from a unit that is finished: its registers are free until the next begins.
+  __device__ __forceinline__ void reset() {
 #pragma unroll
     for (int h = 0; h < kHeads; ++h) {
       max_[h] = kNoLogit;
@@ -92,27 +98,29 @@ class FmaEngine {
     }
   }
 
-  __device__ __forceinline__ void attend(const Stage& stage, int64_t seq_len) {
+  __device__ __forceinline__ void attend(const Stage& stage) {
     float rescale[kHeads];
-    add_weights(stage, seq_len, rescale);
+    add_weights(stage, rescale);
     __syncwarp();
     add_values(stage, rescale);
   }
 
-  // Rows [first, first + rows) of the unit into [rows][head_size], and their states.
-  __device__ __forceinline__ void store_rows(int, int rows, float* to, float2* states) {
+  // Rows [first, first + rows) of the unit to [rows][pitch], and their states.
+  __device__ __forceinline__ void store_rows(int first, int rows, float* to, int pitch,
+                                             float2* states) {
 #pragma unroll
     for (int h = 0; h < kHeads; ++h) {
-      if (h >= rows) continue;
+      const int row = h - first;
+      if (row < 0 || row >= rows) continue;
 #pragma unroll
       for (int i = 0; i < kDims; ++i) {
         const int dim = lane_ + 32 * i;
-        if (dim < dims_) to[h * dims_ + dim] = values_[h][i];
+        if (dim < dims_) to[row * pitch + dim] = values_[h][i];
       }
       float sum = sum_[h];
 #pragma unroll
       for (int step = 8; step > 0; step /= 2) sum += __shfl_xor_sync(~0u, sum, step);
-      if (lane_ == 0) states[h] = {max_[h], sum};
+      if (lane_ == 0) states[row] = {max_[h], sum};
     }
   }
 
@@ -145,8 +153,7 @@ class FmaEngine {
   }
 
   // The logits of 16 tokens, as weights relative to the new maximum, to shared memory.
-  __device__ __forceinline__ void add_weights(const Stage& stage, int64_t seq_len,
-                                              float (&rescale)[kHeads]) {
+  __device__ __forceinline__ void add_weights(const Stage& stage, float (&rescale)[kHeads]) {
     const int token = lane_ % kWarpTokens;
     float dots[kHeads] = {};
 #pragma unroll 2
@@ -155,7 +162,7 @@ class FmaEngine {
       widen_all(load_vec<kKeyElems>(key_elems(stage.keys, token, i)), key);
 #pragma unroll
       for (int h = 0; h < kHeads; ++h) {
-        if (h >= rows_) continue;
+        if (h >= plan_.unit_heads) continue;
 #pragma unroll
         for (int e = 0; e < kKeyElems; e += 4) {
           const float4 q =
@@ -167,14 +174,16 @@ class FmaEngine {
         }
       }
     }
-    const bool is_token = (stage.info.mask >> token & 1u) != 0;
-    const float distance = static_cast<float>(stage.info.position + token - seq_len + 1);
+    const bool is_token = (stage.info->mask >> token & 1u) != 0;
+    const float distance = static_cast<float>(static_cast<int64_t>(stage.info->position) + token -
+                                              stage.info->at.seq_len + 1);
 #pragma unroll
     for (int h = 0; h < kHeads; ++h) {
       rescale[h] = 1.0f;
-      if (h >= rows_) continue;
-      float logit = (dots[h] + __shfl_xor_sync(~0u, dots[h], 16)) * scale_;
-      if (p_.alibi_slopes != nullptr) logit += distance * slopes()[h];
+      if (h >= plan_.unit_heads) continue;
+      // Never fused with what follows: a slope of 0 changes no bit.
+      float logit = __fmul_rn(dots[h] + __shfl_xor_sync(~0u, dots[h], 16), scale_);
+      if (p_.alibi_slopes != nullptr) logit = __fmaf_rn(distance, slopes()[h], logit);
       if (!is_token) logit = -INFINITY;
       // A NaN is no maximum; it reaches the result through the sum.
       float largest = fmaxf(logit, max_[h]);
@@ -206,7 +215,7 @@ class FmaEngine {
                   value);
 #pragma unroll
         for (int h = 0; h < kHeads; ++h) {
-          if (h >= rows_) continue;
+          if (h >= plan_.unit_heads) continue;
 #pragma unroll
           for (int t = 0; t < kValueTokens; t += 4) {
             const float4 weight = *reinterpret_cast<const float4*>(weights_ + h * kWarpTokens +
@@ -228,7 +237,6 @@ class FmaEngine {
   float* queries_;  // [unit_heads][head_size], then slopes [unit_heads]
   float* weights_;  // [kHeads][16], of the warp
   float scale_;
-  int rows_ = 0;
   float max_[kHeads];
   float sum_[kHeads];  // of the lane's token
   float values_[kHeads][kDims];

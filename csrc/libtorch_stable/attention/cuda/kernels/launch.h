@@ -21,5 +21,10 @@ LaunchAttention launch_fma_half;
 LaunchAttention launch_fma_bfloat16;
 LaunchAttention launch_fma_e4m3;
 LaunchAttention launch_fma_e5m2;
+// Tensor cores; fp8 for queries of both 16-bit types.
+LaunchAttention launch_mma_half;
+LaunchAttention launch_mma_bfloat16;
+LaunchAttention launch_mma_e4m3;
+LaunchAttention launch_mma_e5m2;
 
 }  // namespace kvops::kernels

@@ -33,77 +33,75 @@ static __device__ __forceinline__ void tidy_up(const PagedAttentionParams& p,
   }
 }
 
-// The part of the cursor's unit that the block has, once the cursor is at its last tile.
+// The part of a unit that the block has, from its last tile.
 static __device__ __forceinline__ Piece piece_at(const AttentionPlan& plan, const TileRange& range,
-                                                 const TileCursor& cursor, int32_t first_tile) {
+                                                 const TileCursor& last, int32_t first_tile) {
   Piece piece;
-  piece.seq = cursor.seq;
-  piece.seq_len = cursor.seq_len;
-  piece.heads = unit_heads(plan, cursor.unit);
-  piece.is_whole = first_tile == 0 && cursor.tile + 1 == cursor.tiles;
+  piece.seq = last.seq;
+  piece.seq_len = last.seq_len;
+  piece.heads = unit_heads(plan, last.unit);
+  piece.is_whole = first_tile == 0 && last.tile + 1 == last.tiles;
   piece.slot = first_tile == 0 ? 1 : 0;
   piece.first_tile = piece.end_tile = 0;
   if (!piece.is_whole) {
-    const int64_t here = range.begin(blockIdx.x + 1) - cursor.left;
-    piece.first_tile = here - cursor.tile;
-    piece.end_tile = piece.first_tile + cursor.tiles;
+    piece.first_tile = range.begin(blockIdx.x + 1) - last.left - last.tile;
+    piece.end_tile = piece.first_tile + last.tiles;
   }
   return piece;
 }
 
 template <class Engine>
 static __device__ __forceinline__ void finish_unit(const PagedAttentionParams& p,
-                                                   const AttentionPlan& plan,
-                                                   const TileRange& range, const Piece& piece,
+                                                   const AttentionPlan& plan, const Piece& piece,
                                                    Engine& engine, char* shared) {
   const int warp = static_cast<int>(threadIdx.x / 32);
-  const int merge_rows = plan.unit_heads < kMergeRows ? plan.unit_heads : kMergeRows;
   float* merge = reinterpret_cast<float*>(shared + plan.shared.merge);
   float2* states = reinterpret_cast<float2*>(shared + plan.shared.merge_states);
   for (int row = 0; row < piece.heads.count; row += kMergeRows) {
     const int left = piece.heads.count - row;
     const int rows = left < kMergeRows ? left : kMergeRows;
-    engine.store_rows(row, rows, merge + warp * merge_rows * p.head_size,
+    engine.store_rows(row, rows, merge + warp * merge_rows(plan) * merge_pitch(p), merge_pitch(p),
                       states + warp * plan.unit_heads + row);
     merge_warps(p, plan, piece, row, rows, merge, states);
   }
   if (!piece.is_whole) {
-    arrive(p, plan, range, piece, reinterpret_cast<int64_t*>(shared + plan.shared.scratch));
+    arrive<Engine::kCombineBatch>(p, plan, piece, block_scratch(plan, shared));
   }
 }
 
+// The walk of a warp. All warps of a block meet at the end of each unit.
 template <class Engine>
 static __device__ __forceinline__ void attend_share(const PagedAttentionParams& p,
                                                     const AttentionPlan& plan,
-                                                    const TileRange& range, TileCursor cursor,
-                                                    char* shared) {
-  PageLoader<typename Engine::Cache> loader(p, plan, shared, cursor);
+                                                    const TileCursor& cursor, char* shared) {
+  PageLoader<typename Engine::Cache, Engine::kIsAligned> loader(p, plan, shared, cursor);
   for (int i = 1; i < plan.stages; ++i) loader.load_next();
   Engine engine(p, plan, shared);
-  engine.begin_unit(cursor.seq, unit_heads(plan, cursor.unit));
-  __syncthreads();
-  int32_t first_tile = cursor.tile;
-  int slot = 0;
-  while (cursor.left > 0) {
+  engine.reset();
+  int32_t first_tile = -1;  // of the unit, in this block
+  for (int slot = 0;; slot = slot + 1 == plan.stages ? 0 : slot + 1) {
     loader.load_next();
-    wait_for_copies(plan.stages - 1);
     __syncwarp();
     const Stage stage = loader.stage(slot);
-    if (stage.info.mask != 0) engine.attend(stage, cursor.seq_len);
+    const StageInfo& info = *stage.info;
+    if (first_tile < 0) {
+      first_tile = info.at.tile;
+      engine.begin_unit(info.at.seq, unit_heads(plan, info.at.unit));
+      __syncthreads();
+    }
+    wait_for_copies(plan.stages - 1);
+    __syncwarp();
+    if (info.mask != 0) engine.attend(stage);
+    if (info.at.tile + 1 == info.at.tiles || info.at.left == 1) {
+      const Piece piece = piece_at(plan, block_scratch(plan, shared).range, info.at, first_tile);
+      const bool is_last = info.at.left == 1;
+      finish_unit(p, plan, piece, engine, shared);
+      if (is_last) return;
+      engine.reset();
+      first_tile = -1;
+    }
     // The stage is free, and what the engine left in shared memory.
     __syncwarp();
-    slot = slot + 1 == plan.stages ? 0 : slot + 1;
-    if (cursor.tile + 1 == cursor.tiles || cursor.left == 1) {
-      const Piece piece = piece_at(plan, range, cursor, first_tile);
-      finish_unit(p, plan, range, piece, engine, shared);
-      cursor.advance(p, plan);
-      if (cursor.left == 0) return;
-      first_tile = cursor.tile;
-      engine.begin_unit(cursor.seq, unit_heads(plan, cursor.unit));
-      __syncthreads();
-    } else {
-      cursor.advance(p, plan);
-    }
   }
 }
 
@@ -111,12 +109,17 @@ template <class Engine>
 __global__ void __launch_bounds__(kMaxWarps * 32, 2)
     paged_attention_kernel(const __grid_constant__ PagedAttentionParams p,
                            const __grid_constant__ AttentionPlan plan) {
-  extern __shared__ __align__(128) char shared[];
-  int64_t* scratch = reinterpret_cast<int64_t*>(shared + plan.shared.scratch);
-  TileCursor cursor;
-  const TileRange range = find_share(p, plan, scratch, cursor);
-  if (cursor.left > 0) attend_share<Engine>(p, plan, range, cursor, shared);
-  tidy_up(p, plan);
+#if defined(__CUDA_ARCH__)
+  // Not chosen for older devices: no code for them.
+  if constexpr (__CUDA_ARCH__ >= Engine::kArchitecture)
+#endif
+  {
+    extern __shared__ __align__(128) char shared[];
+    TileCursor cursor;
+    find_share(p, plan, shared, cursor);
+    if (cursor.left > 0) attend_share<Engine>(p, plan, cursor, shared);
+    tidy_up(p, plan);
+  }
 }
 
 template <class Engine>

@@ -12,6 +12,7 @@ namespace {
 constexpr int64_t kBoundary = 128;  // of every part of shared memory and workspace
 // Shared memory that CUDA takes for itself, per block.
 constexpr int32_t kReservedBytes = 1024;
+constexpr int32_t kStageInfoBytes = 48;
 
 template <class Int>
 Int round_up(Int value, Int step) {
@@ -38,16 +39,22 @@ void choose_pieces(const PagedAttentionParams& p, AttentionPlan& plan) {
                     divides(plan.value_piece_bytes, p.value_cache) &&
                     p.value_block_stride * elem % plan.value_piece_bytes == 0 &&
                     p.value_head_stride * elem % plan.value_piece_bytes == 0;
+  plan.has_query_pairs =
+      divides(4, p.query) && p.query_seq_stride % 2 == 0 && p.query_head_stride % 2 == 0;
 }
 
-void choose_units(const PagedAttentionParams& p, AttentionPlan& plan) {
+void choose_units(const PagedAttentionParams& p, const DeviceLimits& limits, AttentionPlan& plan) {
   plan.group = static_cast<int32_t>(p.num_heads / p.num_kv_heads);
   // Under block sparsity every head has pages of its own.
   const int32_t heads = p.sparse.active ? 1 : plan.group;
-  plan.engine = heads == 1   ? AttentionEngine::kFma1
+  // fp32 stays fp32, and there is no bfloat16 on tensor cores before sm_80.
+  const bool can_use_mma =
+      p.query_dtype != DType::kFloat && plan.is_aligned && limits.architecture >= 80;
+  plan.engine = can_use_mma  ? AttentionEngine::kMma
+                : heads == 1 ? AttentionEngine::kFma1
                 : heads <= 4 ? AttentionEngine::kFma4
                              : AttentionEngine::kFma8;
-  const int32_t most = heads == 1 ? 1 : heads <= 4 ? 4 : 8;
+  const int32_t most = heads == 1 ? 1 : can_use_mma ? 16 : heads <= 4 ? 4 : 8;
   plan.units_per_kv_head = round_up(plan.group, most) / most;
   plan.unit_heads = round_up(plan.group, plan.units_per_kv_head) / plan.units_per_kv_head;
   plan.units = static_cast<int32_t>(plan.units_per_kv_head * p.num_kv_heads);
@@ -73,12 +80,16 @@ SharedLayout layout(const PagedAttentionParams& p, const AttentionPlan& plan, in
       elem == 1 ? kWarpTokens * head_size : kWarpTokens * elem / 16 * shared.value_pitch;
   shared.stage_bytes = round_up(shared.key_bytes + value_bytes, static_cast<int32_t>(kBoundary));
   shared.stages = take(warps * stages * shared.stage_bytes);
-  shared.merge = take(warps * std::min(plan.unit_heads, kMergeRows) * head_size * 4);
+  shared.merge = take(warps * std::min(plan.unit_heads, kMergeRows) * (head_size + kMergePad) * 4);
   shared.merge_states = take(warps * plan.unit_heads * 8);
-  shared.engine = take(plan.unit_heads * (head_size + 1) * 4);  // queries and slopes
-  shared.engine_warp_bytes = kMergeRows * kWarpTokens * 4;      // weights
+  if (plan.engine == AttentionEngine::kMma) {
+    shared.engine = take(p.head_size > 128 ? round_up(head_size, 16) * 32 : 0);  // queries
+  } else {
+    shared.engine = take(plan.unit_heads * (head_size + 1) * 4);   // queries and slopes
+    shared.engine_warp_bytes = plan.unit_heads * kWarpTokens * 4;  // weights
+  }
   shared.engine_warp = take(warps * shared.engine_warp_bytes);
-  shared.stage_masks = take(warps * stages * 16);
+  shared.stage_infos = take(warps * stages * kStageInfoBytes);
   shared.scratch = take(128);
   shared.bytes = end;
   return shared;
@@ -120,7 +131,7 @@ AttentionPlan plan_paged_attention(const PagedAttentionParams& p, const DeviceLi
   constexpr int64_t kLongest = std::numeric_limits<int32_t>::max();
   AttentionPlan plan = {.page_tokens = Divisor(p.block_size, std::min(p.max_tokens, kLongest) + 1)};
   choose_pieces(p, plan);
-  choose_units(p, plan);
+  choose_units(p, limits, plan);
   int32_t blocks = 1;
   choose_stages(p, limits, plan, blocks);
   const int64_t most = static_cast<int64_t>(limits.multiprocessors) * blocks;

@@ -20,13 +20,16 @@ inline constexpr int kWarpTokens = 16;
 inline constexpr int kMaxWarps = 4;
 inline constexpr int kMaxStages = 6;
 // Rows (query heads) of a unit whose results are added up across warps at a time.
-inline constexpr int kMergeRows = 8;
+inline constexpr int kMergeRows = 4;
+// Floats between two rows, so that rows lie in different banks.
+inline constexpr int kMergePad = 8;
 
 // The code that computes with what is in shared memory; all share everything else.
 enum class AttentionEngine : uint8_t {
   kFma1,  // fused multiply-adds in fp32, for that many query heads at once
   kFma4,
   kFma8,
+  kMma,  // tensor cores, for up to 16 query heads at once
 };
 
 // What blocks leave for each other, in one allocation. A unit is some query heads of one KV head,
@@ -43,12 +46,12 @@ struct SharedLayout {
   int32_t stage_bytes;   // keys of 16 tokens, then values
   int32_t key_bytes;     // of a stage
   int32_t value_pitch;   // from the tokens of one 16-byte piece of values to the next
-  int32_t merge;         // float [warps][min(unit_heads, kMergeRows)][head_size]
+  int32_t merge;         // float [warps][min(unit_heads, kMergeRows)][head_size + kMergePad]
   int32_t merge_states;  // float2 [warps][unit_heads]
   int32_t engine;        // of the engine's own
   int32_t engine_warp;   // likewise, [warps][engine_warp_bytes]
   int32_t engine_warp_bytes;
-  int32_t stage_masks;  // StageInfo [warps][stages]
+  int32_t stage_infos;  // StageInfo [warps][stages]
   int32_t scratch;      // 128 bytes for exchanges between warps
   int32_t bytes;
 };
@@ -68,11 +71,13 @@ struct AttentionPlan {
   int32_t grid = 0;
   int32_t key_piece_bytes = 0;     // copied at once: 16, or 8 for fp8 with x = 8
   int32_t value_piece_bytes = {};  // likewise, or 8 for fp8 where 16 tokens do not divide a page
+  bool has_query_pairs = false;    // pairs of query elements are aligned
   bool is_aligned = false;         // every piece is; else elements are copied one by one
   AttentionEngine engine = AttentionEngine::kFma1;
 };
 
 struct DeviceLimits {
+  int32_t architecture;  // of the code that the device runs; 90 is sm_90
   int32_t multiprocessors;
   int32_t shared_bytes_block;  // opted in
   int32_t shared_bytes_multiprocessor;

@@ -116,11 +116,12 @@ static __device__ __forceinline__ void finish_row(const PagedAttentionParams& p,
   }
 }
 
-// Adds up what all blocks have left of a unit. Order and grouping are fixed: equal bytes each time.
+// Adds up what all blocks have left of a unit, kBatch loads under way at a time. Order and grouping
+// are fixed: equal bytes each time.
+template <int kBatch>
 static __device__ __forceinline__ void combine_pieces(const PagedAttentionParams& p,
                                                       const AttentionPlan& plan, const Piece& piece,
                                                       int64_t first_block, int64_t blocks) {
-  constexpr int kBatch = 8;  // loads under way
   const int quarters = static_cast<int>(p.head_size / 4);
   const int items = piece.heads.count * quarters;
   for (int item = static_cast<int>(threadIdx.x); item < items;
@@ -151,33 +152,41 @@ static __device__ __forceinline__ void combine_pieces(const PagedAttentionParams
 }
 
 // After the block has left its piece in the workspace: combines if it is the last to do so.
+template <int kBatch>
 static __device__ __forceinline__ void arrive(const PagedAttentionParams& p,
-                                              const AttentionPlan& plan, const TileRange& range,
-                                              const Piece& piece, int64_t* scratch) {
+                                              const AttentionPlan& plan, const Piece& piece,
+                                              BlockScratch& scratch) {
+  const TileRange range = scratch.range;
   const int64_t first_block = range.block_of(piece.first_tile);
   const int64_t blocks = range.block_of(piece.end_tile - 1) - first_block + 1;
   __threadfence();
   __syncthreads();
   if (threadIdx.x == 0) {
     // No other unit has its first tile, but not its last one, in that block.
-    scratch[0] = atomicAdd(plan.workspace.arrivals + first_block, 1);
+    scratch.arrived = atomicAdd(plan.workspace.arrivals + first_block, 1);
   }
   __syncthreads();
-  const bool is_last = scratch[0] == blocks - 1;
+  const bool is_last = scratch.arrived == blocks - 1;
   if (!is_last) return;
   __threadfence();
-  combine_pieces(p, plan, piece, first_block, blocks);
+  combine_pieces<kBatch>(p, plan, piece, first_block, blocks);
 }
 
-// Rows of warps [rows][head_size] in `merge` with their states, added up. First and last thing is a
+// `merge` is [warps][merge_rows][merge_pitch].
+static __device__ __forceinline__ int merge_rows(const AttentionPlan& plan) {
+  return plan.unit_heads < kMergeRows ? plan.unit_heads : kMergeRows;
+}
+static __device__ __forceinline__ int merge_pitch(const PagedAttentionParams& p) {
+  return static_cast<int>(p.head_size) + kMergePad;
+}
+
+// Rows of all warps in `merge`, with their states, added up. First and last thing is a
 // barrier: `merge` is filled before and may be filled again after.
 static __device__ __forceinline__ void merge_warps(const PagedAttentionParams& p,
                                                    const AttentionPlan& plan, const Piece& piece,
                                                    int first_row, int rows, const float* merge,
                                                    const float2* states) {
   const int warps = static_cast<int>(blockDim.x) / 32;
-  const int pitch =
-      (plan.unit_heads < kMergeRows ? plan.unit_heads : kMergeRows) * static_cast<int>(p.head_size);
   const int quarters = static_cast<int>(p.head_size / 4);
   __syncthreads();
   for (int item = static_cast<int>(threadIdx.x); item < rows * quarters;
@@ -188,7 +197,7 @@ static __device__ __forceinline__ void merge_warps(const PagedAttentionParams& p
     for (int warp = 0; warp < warps; ++warp) {
       const float2 state = states[warp * plan.unit_heads + first_row + row];
       const float4 values = *reinterpret_cast<const float4*>(
-          merge + warp * pitch + row * static_cast<int>(p.head_size) + dim);
+          merge + (warp * merge_rows(plan) + row) * merge_pitch(p) + dim);
       sum.add(state.x, state.y, values);
     }
     if (piece.is_whole) {

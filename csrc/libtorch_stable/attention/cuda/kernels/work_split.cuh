@@ -42,7 +42,7 @@ struct TileRange {
 struct TileCursor {
   int64_t left;  // tiles from here to the end of the share, this one included
   int64_t seq;
-  int64_t seq_len;
+  int32_t seq_len;
   int32_t tiles;  // of the unit
   int32_t tile;
   int32_t unit;
@@ -56,15 +56,28 @@ struct TileCursor {
     unit = 0;
     // There is a tile left, so there is another sequence with tokens.
     do {
-      seq_len = sequence_tokens(p, ++seq);
+      seq_len = static_cast<int32_t>(sequence_tokens(p, ++seq));
     } while (seq_len == 0);
     tiles = static_cast<int32_t>(tiles_of(seq_len));
   }
 };
 
-// Tiles (of one unit) of the sequences before the thread's own `per_thread` ones, and of all. Uses
-// 64 bytes of scratch; ends with a barrier.
-static __device__ __forceinline__ int64_t scan_tiles(int64_t own, int64_t* scratch,
+// What the threads of a block tell each other.
+struct BlockScratch {
+  TileRange range;
+  int64_t sums[kMaxWarps];
+  int64_t seq;
+  int64_t rest;
+  int32_t arrived;
+};
+
+static __device__ __forceinline__ BlockScratch& block_scratch(const AttentionPlan& plan,
+                                                              char* shared) {
+  return *reinterpret_cast<BlockScratch*>(shared + plan.shared.scratch);
+}
+
+// Tiles (of one unit) of the sequences before the thread's own ones, and of all.
+static __device__ __forceinline__ int64_t scan_tiles(int64_t own, int64_t (&sums)[kMaxWarps],
                                                      int64_t& total) {
   const int lane = threadIdx.x % 32;
   const int warp = threadIdx.x / 32;
@@ -74,35 +87,35 @@ static __device__ __forceinline__ int64_t scan_tiles(int64_t own, int64_t* scrat
     const int64_t other = __shfl_up_sync(~0u, sum, step);
     if (lane >= step) sum += other;
   }
-  if (lane == 31) scratch[warp] = sum;
+  if (lane == 31) sums[warp] = sum;
   __syncthreads();
   int64_t before = sum - own;
   total = 0;
   for (int i = 0; i < static_cast<int>(blockDim.x) / 32; ++i) {
-    if (i < warp) before += scratch[i];
-    total += scratch[i];
+    if (i < warp) before += sums[i];
+    total += sums[i];
   }
-  __syncthreads();
   return before;
 }
 
-// Finds this block's share. cursor.left is 0 if it has none. Every thread of the block calls it.
-static __device__ __forceinline__ TileRange find_share(const PagedAttentionParams& p,
-                                                       const AttentionPlan& plan, int64_t* scratch,
-                                                       TileCursor& cursor) {
+// Finds this block's share; cursor.left is 0 if it has none. Every thread of the block calls it.
+static __device__ __forceinline__ void find_share(const PagedAttentionParams& p,
+                                                  const AttentionPlan& plan, char* shared,
+                                                  TileCursor& cursor) {
+  BlockScratch& scratch = block_scratch(plan, shared);
   const int64_t per_thread = (p.num_seqs + blockDim.x - 1) / blockDim.x;
   const int64_t first = threadIdx.x * per_thread;
   const int64_t end = first + per_thread < p.num_seqs ? first + per_thread : p.num_seqs;
   int64_t own = 0;
   for (int64_t seq = first; seq < end; ++seq) own += tiles_of(sequence_tokens(p, seq));
   int64_t total;
-  const int64_t before = scan_tiles(own, scratch, total);
+  const int64_t before = scan_tiles(own, scratch.sums, total);
 
   TileRange range = {total * plan.units, 0};
   const int64_t most = (range.tiles + kMinShareTiles - 1) / kMinShareTiles;
   range.blocks = most < gridDim.x ? most : gridDim.x;
   cursor = {};
-  if (blockIdx.x >= range.blocks) return range;
+  if (blockIdx.x >= range.blocks) return;
   const int64_t begin = range.begin(blockIdx.x);
   // One thread has the sequence that the share begins in.
   if (begin >= before * plan.units && begin < (before + own) * plan.units) {
@@ -113,17 +126,17 @@ static __device__ __forceinline__ TileRange find_share(const PagedAttentionParam
       rest -= tiles * plan.units;
       tiles = tiles_of(sequence_tokens(p, ++seq));
     }
-    scratch[0] = seq;
-    scratch[1] = rest;
+    scratch.range = range;
+    scratch.seq = seq;
+    scratch.rest = rest;
   }
   __syncthreads();
   cursor.left = range.begin(blockIdx.x + 1) - begin;
-  cursor.seq = scratch[0];
-  cursor.seq_len = sequence_tokens(p, cursor.seq);
+  cursor.seq = scratch.seq;
+  cursor.seq_len = static_cast<int32_t>(sequence_tokens(p, cursor.seq));
   cursor.tiles = static_cast<int32_t>(tiles_of(cursor.seq_len));
-  cursor.unit = static_cast<int32_t>(scratch[1] / cursor.tiles);
-  cursor.tile = static_cast<int32_t>(scratch[1] % cursor.tiles);
-  return range;
+  cursor.unit = static_cast<int32_t>(scratch.rest / cursor.tiles);
+  cursor.tile = static_cast<int32_t>(scratch.rest % cursor.tiles);
 }
 
 // Query heads of a unit.

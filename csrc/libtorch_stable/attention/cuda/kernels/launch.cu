@@ -1,8 +1,20 @@
 // Picks the kernel of a plan. See launch.h.
+// Compiled as CUDA for the list of architectures that there is code for.
 #include "attention/cuda/kernels/launch.h"
 
 namespace kvops::kernels {
 namespace {
+
+LaunchAttention* mma_launch(const PagedAttentionParams& p) {
+  switch (p.cache_kind) {
+    case CacheKind::kFp8E4m3:
+      return launch_mma_e4m3;
+    case CacheKind::kFp8E5m2:
+      return launch_mma_e5m2;
+    default:
+      return p.query_dtype == DType::kHalf ? launch_mma_half : launch_mma_bfloat16;
+  }
+}
 
 LaunchAttention* fma_launch(const PagedAttentionParams& p) {
   switch (p.cache_kind) {
@@ -23,13 +35,26 @@ LaunchAttention* fma_launch(const PagedAttentionParams& p) {
   }
 }
 
+// What a device runs is the newest code that is not newer than itself.
+int32_t newest_code(int32_t architecture) {
+  int32_t newest = 0;
+  for (const int32_t code : {__CUDA_ARCH_LIST__}) {
+    if (code / 10 <= architecture && code / 10 > newest) newest = code / 10;
+  }
+  return newest;
+}
+
 }  // namespace
 
 cudaError_t read_device_limits(int device, DeviceLimits& limits) {
+  int32_t major = 0;
+  int32_t minor = 0;
   const struct {
     cudaDeviceAttr attribute;
     int32_t* value;
   } wanted[] = {
+      {cudaDevAttrComputeCapabilityMajor, &major},
+      {cudaDevAttrComputeCapabilityMinor, &minor},
       {cudaDevAttrMultiProcessorCount, &limits.multiprocessors},
       {cudaDevAttrMaxSharedMemoryPerBlockOptin, &limits.shared_bytes_block},
       {cudaDevAttrMaxSharedMemoryPerMultiprocessor, &limits.shared_bytes_multiprocessor},
@@ -38,6 +63,7 @@ cudaError_t read_device_limits(int device, DeviceLimits& limits) {
     const cudaError_t error = cudaDeviceGetAttribute(value, attribute, device);
     if (error != cudaSuccess) return error;
   }
+  limits.architecture = newest_code(major * 10 + minor);
   return cudaSuccess;
 }
 
@@ -45,7 +71,9 @@ cudaError_t launch_paged_attention(const PagedAttentionParams& p, const Attentio
                                    cudaStream_t stream) {
   const cudaError_t error =
       cudaMemsetAsync(plan.workspace.arrivals, 0, static_cast<size_t>(plan.grid) * 4, stream);
-  return error != cudaSuccess ? error : fma_launch(p)(p, plan, stream);
+  if (error != cudaSuccess) return error;
+  LaunchAttention* launch = plan.engine == AttentionEngine::kMma ? mma_launch(p) : fma_launch(p);
+  return launch(p, plan, stream);
 }
 
 }  // namespace kvops::kernels
