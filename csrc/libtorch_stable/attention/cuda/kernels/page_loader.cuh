@@ -20,6 +20,7 @@ struct StageInfo {
   uint32_t position;  // in the sequence, of the warp's first token
   uint32_t mask;      // bit t: token t exists and has a block
 };
+static_assert(sizeof(StageInfo) <= kStageInfoBytes);
 
 struct Stage {
   const char* keys;

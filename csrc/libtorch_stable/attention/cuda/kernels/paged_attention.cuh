@@ -129,8 +129,12 @@ cudaError_t launch_engine(const PagedAttentionParams& p, const AttentionPlan& pl
   {
     // May load the kernel.
     const cuda::RelaxedCapture relaxed;
-    const cudaError_t error = cudaFuncSetAttribute(
-        kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, plan.shared.bytes);
+    cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                             plan.shared.bytes);
+    if (error != cudaSuccess) return error;
+    // The plan counts on all of it; a second block would not fit beside a large L1 cache.
+    error = cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
+                                 cudaSharedmemCarveoutMaxShared);
     if (error != cudaSuccess) return error;
   }
   kernel<<<static_cast<unsigned>(plan.grid), static_cast<unsigned>(plan.warps * 32),

@@ -12,7 +12,6 @@ namespace {
 constexpr int64_t kBoundary = 128;  // of every part of shared memory and workspace
 // Shared memory that CUDA takes for itself, per block.
 constexpr int32_t kReservedBytes = 1024;
-constexpr int32_t kStageInfoBytes = 48;
 
 template <class Int>
 Int round_up(Int value, Int step) {
@@ -90,7 +89,7 @@ SharedLayout layout(const PagedAttentionParams& p, const AttentionPlan& plan, in
   }
   shared.engine_warp = take(warps * shared.engine_warp_bytes);
   shared.stage_infos = take(warps * stages * kStageInfoBytes);
-  shared.scratch = take(128);
+  shared.scratch = take(kScratchBytes);
   shared.bytes = end;
   return shared;
 }

@@ -23,6 +23,9 @@ inline constexpr int kMaxStages = 6;
 inline constexpr int kMergeRows = 4;
 // Floats between two rows, so that rows lie in different banks.
 inline constexpr int kMergePad = 8;
+// Of shared memory: a StageInfo (page_loader.cuh) and a BlockScratch (work_split.cuh).
+inline constexpr int kStageInfoBytes = 48;
+inline constexpr int kScratchBytes = 128;
 
 // The code that computes with what is in shared memory; all share everything else.
 enum class AttentionEngine : uint8_t {
@@ -52,7 +55,7 @@ struct SharedLayout {
   int32_t engine_warp;   // likewise, [warps][engine_warp_bytes]
   int32_t engine_warp_bytes;
   int32_t stage_infos;  // StageInfo [warps][stages]
-  int32_t scratch;      // 128 bytes for exchanges between warps
+  int32_t scratch;      // BlockScratch
   int32_t bytes;
 };
 
@@ -69,10 +72,10 @@ struct AttentionPlan {
   int32_t warps = 0;
   int32_t stages = 0;
   int32_t grid = 0;
-  int32_t key_piece_bytes = 0;     // copied at once: 16, or 8 for fp8 with x = 8
-  int32_t value_piece_bytes = {};  // likewise, or 8 for fp8 where 16 tokens do not divide a page
-  bool has_query_pairs = false;    // pairs of query elements are aligned
-  bool is_aligned = false;         // every piece is; else elements are copied one by one
+  int32_t key_piece_bytes = 0;    // copied at once: 16, or 8 for fp8 with x = 8
+  int32_t value_piece_bytes = 0;  // likewise, or 8 for fp8 where 16 tokens do not divide a page
+  bool has_query_pairs = false;   // pairs of query elements are aligned
+  bool is_aligned = false;        // every piece is; else elements are copied one by one
   AttentionEngine engine = AttentionEngine::kFma1;
 };
 

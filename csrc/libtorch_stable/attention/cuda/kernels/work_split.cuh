@@ -70,6 +70,7 @@ struct BlockScratch {
   int64_t rest;
   int32_t arrived;
 };
+static_assert(sizeof(BlockScratch) <= kScratchBytes);
 
 static __device__ __forceinline__ BlockScratch& block_scratch(const AttentionPlan& plan,
                                                               char* shared) {
