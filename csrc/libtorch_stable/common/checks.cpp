@@ -45,12 +45,23 @@ int32_t dtype_code(const Tensor& tensor) {
   return code;
 }
 
-const KnownDType* known_dtype(const Tensor& tensor) {
-  const int32_t code = dtype_code(tensor);
-  for (const KnownDType& known : kKnownDTypes) {
-    if (known.code() == code) return &known;
+// Codes are small numbers and the same for the life of torch: asked for once, looked up then.
+struct KnownCodes {
+  static constexpr int32_t kCodes = 128;
+  const KnownDType* by_code[kCodes] = {};
+
+  KnownCodes() {
+    for (const KnownDType& known : kKnownDTypes) {
+      const int32_t code = known.code();
+      if (code >= 0 && code < kCodes) by_code[code] = &known;
+    }
   }
-  return nullptr;
+};
+
+const KnownDType* known_dtype(const Tensor& tensor) {
+  static const KnownCodes known;
+  const int32_t code = dtype_code(tensor);
+  return code >= 0 && code < KnownCodes::kCodes ? known.by_code[code] : nullptr;
 }
 
 std::string list_text(const int64_t* values, int64_t count) {
@@ -83,13 +94,19 @@ std::string device_text(const Tensor& tensor) {
   return text.str();
 }
 
-bool same_device(const Tensor& a, const Tensor& b) {
-  int32_t type_a = 0;
-  int32_t type_b = 0;
-  aoti_torch_get_device_type(a.get(), &type_a);
-  aoti_torch_get_device_type(b.get(), &type_b);
-  if (type_a != type_b) return false;
-  return type_a == aoti_torch_device_type_cpu() || a.get_device_index() == b.get_device_index();
+// The CPU has one index, whatever a tensor says.
+struct Device {
+  int32_t type;
+  int32_t index;
+
+  bool operator==(const Device&) const = default;
+};
+
+Device device_of(const Tensor& tensor) {
+  static const int32_t cpu = aoti_torch_device_type_cpu();
+  int32_t type = 0;
+  aoti_torch_get_device_type(tensor.get(), &type);
+  return {type, type == cpu ? 0 : tensor.get_device_index()};
 }
 
 // Number of elements from the first to one past the last that sizes and strides reach.
@@ -233,8 +250,9 @@ void check_dense_from(const Tensor& tensor, Arg arg, int64_t dim) {
 
 void check_same_device(const char* op, std::initializer_list<NamedTensor> tensors) {
   const NamedTensor& first = *tensors.begin();
+  const Device expected = device_of(first.tensor);
   for (const NamedTensor& other : tensors) {
-    if (!same_device(first.tensor, other.tensor)) {
+    if (&other != &first && device_of(other.tensor) != expected) {
       fail({op, other.name}, "must be on " + device_text(first.tensor) + " like " + first.name +
                                  ", got " + device_text(other.tensor));
     }
