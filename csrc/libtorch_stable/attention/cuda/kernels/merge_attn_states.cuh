@@ -1,7 +1,7 @@
 // Merges attention over two parts of a context, row (token, head) by row.
-// Launched by cuda::merge_attn_states only. A group of lanes takes two rows at a time.
-// Outputs may be the memory of the prefix's or the suffix's: every element, and every lse, is read
-// by the lanes of its row, in one warp, before it is written.
+// Launched by cuda::merge_attn_states only. A group of lanes takes a row, a lane two units of it at
+// once. Outputs may be the memory of the prefix's or the suffix's: every element, and every lse, is
+// read by the lanes of its row, in one warp, before it is written.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -17,7 +17,7 @@ namespace kvops::kernels {
 
 inline constexpr int kMergeThreads = 128;
 inline constexpr int kMergeBlocks = 6;  // that a multiprocessor has room for
-inline constexpr int kRowsAtOnce = 2;
+inline constexpr int kUnitsAtOnce = 2;
 
 // How a row comes about: from both parts by weight, or from one of them as it is.
 enum class MergeMode : uint8_t { kWeighted, kPrefix, kSuffix };
@@ -51,27 +51,36 @@ struct MergeShape {
 // What a lane has read of a row.
 template <class T, int kCount>
 struct RowShare {
-  Vec<T, kCount> prefix;
-  Vec<T, kCount> suffix;
+  Packed<T, kCount> prefix;
+  Packed<T, kCount> suffix;
 };
 
+// factor: 1 / output_scale for e4m3 outputs, else not looked at.
 template <class T, class Out, int kCount>
 __device__ __forceinline__ Vec<Out, kCount> merge_share(const MergeWeights& weights,
                                                         const RowShare<T, kCount>& share,
                                                         float factor) {
+  const auto prefix = __builtin_bit_cast(Vec<T, kCount>, share.prefix);
+  const auto suffix = __builtin_bit_cast(Vec<T, kCount>, share.suffix);
   float merged[kCount];
-#pragma unroll
-  for (int i = 0; i < kCount; ++i) {
-    const float prefix = widen(share.prefix.elems[i]);
-    const float suffix = widen(share.suffix.elems[i]);
+  if (weights.mode == MergeMode::kWeighted) {
     // The suffix's product is rounded, the prefix's is fused with the addition.
-    const float sum = __fmaf_rn(prefix, weights.prefix, __fmul_rn(suffix, weights.suffix));
-    const float copied = weights.mode == MergeMode::kPrefix ? prefix : suffix;
-    merged[i] = __fmul_rn(weights.mode == MergeMode::kWeighted ? sum : copied, factor);
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) {
+      merged[i] = __fmaf_rn(widen(prefix.elems[i]), weights.prefix,
+                            __fmul_rn(widen(suffix.elems[i]), weights.suffix));
+    }
+  } else {
+    const auto& copied = weights.mode == MergeMode::kPrefix ? prefix : suffix;
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) merged[i] = widen(copied.elems[i]);
   }
   Vec<Out, kCount> out;
 #pragma unroll
-  for (int i = 0; i < kCount; ++i) out.elems[i] = narrow_as(merged[i], Out{});
+  for (int i = 0; i < kCount; ++i) {
+    const bool is_scaled = sizeof(Out) == 1;
+    out.elems[i] = narrow_as(is_scaled ? __fmul_rn(merged[i], factor) : merged[i], Out{});
+  }
   return out;
 }
 
@@ -120,8 +129,8 @@ template <int kCount, class T, class Out>
 __device__ __forceinline__ RowShare<T, kCount> load_share(const MergeRow<T, Out>& row,
                                                           int64_t elem) {
   RowShare<T, kCount> share = {};
-  share.suffix = load_vec<kCount>(row.suffix + elem);
-  if (row.has_prefix) share.prefix = load_vec<kCount>(row.prefix + elem);
+  share.suffix = load_packed<kCount>(row.suffix + elem);
+  if (row.has_prefix) share.prefix = load_packed<kCount>(row.prefix + elem);
   return share;
 }
 
@@ -133,54 +142,59 @@ __global__ void __launch_bounds__(kMergeThreads, kMergeBlocks)
   const int lane = static_cast<int>(threadIdx.x) & (shape.lanes - 1);
   const int64_t groups = kMergeThreads / shape.lanes;
   const int64_t group = threadIdx.x / static_cast<unsigned>(shape.lanes);
-  const int64_t block_rows = groups * kRowsAtOnce;
+  const int64_t lanes_elems = static_cast<int64_t>(shape.lanes) * kCount;
   // The same for all threads of a block, so that whole warps meet below.
-  for (int64_t base = blockIdx.x * block_rows; base < shape.rows; base += gridDim.x * block_rows) {
-    MergeRow<T, Out> rows[kRowsAtOnce];
-    RowShare<T, kCount> shares[kRowsAtOnce];
-    const int64_t first_elem = static_cast<int64_t>(lane) * kCount;
+  for (int64_t base = blockIdx.x * groups; base < shape.rows; base += gridDim.x * groups) {
+    const bool has_row = base + group < shape.rows;
+    // Groups beyond the last row read that one once more.
+    const RowIndex index = index_of(shape, has_row ? base + group : shape.rows - 1);
+    const auto row = locate_row<T, Out>(p, index);
+    RowShare<T, kCount> shares[kUnitsAtOnce] = {};
+    const auto load = [&](int64_t first_elem) {
 #pragma unroll
-    for (int j = 0; j < kRowsAtOnce; ++j) {
-      const int64_t row = base + j * groups + group;
-      if (row >= shape.rows) continue;
-      rows[j] = locate_row<T, Out>(p, index_of(shape, row));
-      if (first_elem < p.head_size) shares[j] = load_share<kCount>(rows[j], first_elem);
-    }
-    // Every lane has the lse of its rows before one of them writes it.
+      for (int j = 0; j < kUnitsAtOnce; ++j) {
+        const int64_t elem = first_elem + j * lanes_elems;
+        if (elem < p.head_size) shares[j] = load_share<kCount>(row, elem);
+      }
+    };
+    int64_t first_elem = static_cast<int64_t>(lane) * kCount;
+    load(first_elem);
+    // Every lane has the lse of its row before one of them writes it.
     __syncwarp();
+    if (!has_row) continue;
+    MergeWeights weights = {MergeMode::kSuffix, 0.0f, 1.0f, row.suffix_lse};
+    if (row.has_prefix) weights = weigh(row.prefix_lse, row.suffix_lse);
+    const float factor = __fdiv_rn(1.0f, scale);
+    while (true) {
 #pragma unroll
-    for (int j = 0; j < kRowsAtOnce; ++j) {
-      const int64_t row = base + j * groups + group;
-      if (row >= shape.rows) continue;
-      MergeWeights weights = {MergeMode::kSuffix, 0.0f, 1.0f, rows[j].suffix_lse};
-      if (rows[j].has_prefix) weights = weigh(rows[j].prefix_lse, rows[j].suffix_lse);
-      const float factor = __fdiv_rn(1.0f, scale);
-      for (int64_t elem = first_elem; elem < p.head_size;) {
-        store_vec(rows[j].output + elem, merge_share<T, Out, kCount>(weights, shares[j], factor));
-        elem += static_cast<int64_t>(shape.lanes) * kCount;
-        if (elem < p.head_size) shares[j] = load_share<kCount>(rows[j], elem);
+      for (int j = 0; j < kUnitsAtOnce; ++j) {
+        const int64_t elem = first_elem + j * lanes_elems;
+        if (elem >= p.head_size) continue;
+        store_vec(row.output + elem, merge_share<T, Out, kCount>(weights, shares[j], factor));
       }
-      if (lane == 0 && p.output_lse != nullptr) {
-        const RowIndex at = index_of(shape, row);
-        p.output_lse[at.head * p.output_lse_head_stride + at.token * p.output_lse_token_stride] =
-            weights.lse;
-      }
+      first_elem += kUnitsAtOnce * lanes_elems;
+      if (first_elem >= p.head_size) break;
+      load(first_elem);
+    }
+    if (lane == 0 && p.output_lse != nullptr) {
+      p.output_lse[index.head * p.output_lse_head_stride +
+                   index.token * p.output_lse_token_stride] = weights.lse;
     }
   }
 }
 
-// Smallest power of two that covers `units`, at most a warp.
-inline int lanes_for(int64_t units) {
+// Smallest power of two that is not less than `wanted`, at most a warp.
+inline int lanes_for(int64_t wanted) {
   int lanes = 1;
-  while (lanes < units && lanes < 32) lanes *= 2;
+  while (lanes < wanted && lanes < 32) lanes *= 2;
   return lanes;
 }
 
 template <class T, class Out, int kCount>
 cudaError_t launch_merge_rows(const MergeAttnStatesParams& p, cudaStream_t stream) {
   const int64_t rows = p.num_tokens * p.num_heads;
-  const int lanes = lanes_for(p.head_size / kCount);
-  const int64_t block_rows = int64_t{kMergeThreads} / lanes * kRowsAtOnce;
+  const int lanes = lanes_for((p.head_size / kCount + kUnitsAtOnce - 1) / kUnitsAtOnce);
+  const int64_t block_rows = kMergeThreads / lanes;
   const int64_t wanted = (rows + block_rows - 1) / block_rows;
   const unsigned blocks = static_cast<unsigned>(wanted < INT32_MAX ? wanted : INT32_MAX);
   merge_attn_states_kernel<T, Out, kCount><<<blocks, kMergeThreads, 0, stream>>>(

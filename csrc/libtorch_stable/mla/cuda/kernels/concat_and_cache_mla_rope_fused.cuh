@@ -61,13 +61,13 @@ __device__ void rotate_heads(const RopeFusedParams& p, const RopeShape& shape, i
   int64_t first = shape.lane_count.remainder(threadIdx.x, group) * kCount;
   if (group >= shape.groups || first >= pairs) return;
   T* q_pe = static_cast<T*>(p.q_pe) + token * p.q_token_stride_elems;
-  Pairs<T, kCount> heads[kHeadsAtOnce];
+  PackedPairs<T, kCount> heads[kHeadsAtOnce];
   const auto load = [&](int64_t first_head) {
 #pragma unroll
     for (int j = 0; j < kHeadsAtOnce; ++j) {
       const int64_t head = first_head + j * shape.groups;
       if (head >= p.heads) continue;
-      heads[j] = load_pairs<kNeox, kCount>(q_pe + head * p.q_head_stride_elems, pairs, first);
+      heads[j] = read_pairs<kNeox, kCount>(q_pe + head * p.q_head_stride_elems, pairs, first);
     }
   };
   const TokenIndices indices = read_indices(p, token);
@@ -82,8 +82,9 @@ __device__ void rotate_heads(const RopeFusedParams& p, const RopeShape& shape, i
     for (int j = 0; j < kHeadsAtOnce; ++j) {
       const int64_t head = first_head + j * shape.groups;
       if (head >= p.heads) continue;
-      rotate_pairs(heads[j], cos_sin);
-      store_pairs<kNeox>(q_pe + head * p.q_head_stride_elems, pairs, first, heads[j]);
+      auto rotated = unpack_pairs<kNeox, T, kCount>(heads[j]);
+      rotate_pairs(rotated, cos_sin);
+      store_pairs<kNeox>(q_pe + head * p.q_head_stride_elems, pairs, first, rotated);
     }
     first_head += kHeadsAtOnce * shape.groups;
     if (first_head >= p.heads) {

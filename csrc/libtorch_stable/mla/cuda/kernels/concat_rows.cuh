@@ -34,16 +34,17 @@ struct CopyUnit {
 
 template <class T, class Fp8, int kCount>
 struct QuantizeUnit {
-  using In = Vec<T, kCount>;
-  using Out = Vec<Fp8, kCount>;
+  using In = Packed<T, kCount>;
+  using Out = Packed<Fp8, kCount>;
   __device__ explicit QuantizeUnit(float scale) : quotient(scale) {}
   __device__ Out operator()(const In& in) const {
+    const auto elems = __builtin_bit_cast(Vec<T, kCount>, in);
     float x[kCount];
-    Out out;
+    Vec<Fp8, kCount> bytes;
 #pragma unroll
-    for (int i = 0; i < kCount; ++i) x[i] = widen(in.elems[i]);
-    quotient.divide(x, out.elems);
-    return out;
+    for (int i = 0; i < kCount; ++i) x[i] = widen(elems.elems[i]);
+    quotient.divide(x, bytes.elems);
+    return __builtin_bit_cast(Out, bytes);
   }
   Fp8Quotient quotient;
 };
@@ -106,7 +107,7 @@ __global__ void __launch_bounds__(kMaxRowThreads)
         if (row >= tiles.rows) continue;
         char* out = rows.place(found[j]);
         if (out != nullptr) {
-          reinterpret_cast<Out*>(out)[column] = convert(values[j]);
+          store_words(reinterpret_cast<Out*>(out) + column, convert(values[j]));
         } else if (column == 0) {
           rows.skip(row);
         }

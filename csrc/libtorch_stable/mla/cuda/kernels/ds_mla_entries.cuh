@@ -26,8 +26,7 @@ __device__ __forceinline__ void write_latent(const LaneElems& elems, int tile, c
   if (is_skipped) return;
   store_lane<kAligned>(entry + tile * kTileElems + tile_lane * kLaneElems, quantize_lane(x, scale));
   if (tile_lane == 0) {
-    store_lane<kAligned>(entry + kDsMlaScalesByte + tile * static_cast<int>(sizeof(float)),
-                         Vec<float, 1>{{scale}});
+    store_lane<kAligned>(entry + kDsMlaScalesByte + tile * static_cast<int>(sizeof(float)), scale);
   }
 }
 

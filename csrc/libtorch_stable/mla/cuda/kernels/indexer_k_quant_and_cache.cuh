@@ -66,7 +66,7 @@ __device__ __forceinline__ void store_share(const IndexerQuantParams& p, const I
   store_lane<kAligned>(block + place * kTileElems + tile_lane * kLaneElems,
                        quantize_lane(x, scale));
   if (tile_lane == 0) {
-    store_lane<kAligned>(block + p.block_size * p.head_elems + place * 4, Vec<float, 1>{{scale}});
+    store_lane<kAligned>(block + p.block_size * p.head_elems + place * 4, scale);
   }
 }
 

@@ -16,31 +16,34 @@ inline constexpr float kE4m3Max = 448.0f;
 inline constexpr int kTileLanes = 16;
 inline constexpr int kLaneElems = static_cast<int>(kTileElems) / kTileLanes;
 
-using LaneElems = Vec<bfloat16_t, kLaneElems>;
-using LaneBytes = Vec<e4m3_t, kLaneElems>;
+using LaneElems = Packed<bfloat16_t, kLaneElems>;
+using LaneBytes = Packed<e4m3_t, kLaneElems>;
 
 // ---- moving a lane's share, and a scale, at any alignment if not kAligned
 
 template <bool kAligned>
 __device__ __forceinline__ LaneElems load_lane(const bfloat16_t* from) {
   if constexpr (kAligned) {
-    return load_vec<kLaneElems>(from);
+    return load_packed<kLaneElems>(from);
   } else {
-    LaneElems elems;
+    Vec<bfloat16_t, kLaneElems> elems;
 #pragma unroll
     for (int i = 0; i < kLaneElems; ++i) elems.elems[i] = from[i];
-    return elems;
+    return __builtin_bit_cast(LaneElems, elems);
   }
 }
 
-template <bool kAligned, class T, int kCount>
-__device__ __forceinline__ void store_lane(char* to, const Vec<T, kCount>& value) {
+template <bool kAligned, class Words>
+__device__ __forceinline__ void store_lane(char* to, const Words& words) {
   if constexpr (kAligned) {
-    *reinterpret_cast<Vec<T, kCount>*>(to) = value;
+    store_words(reinterpret_cast<Words*>(to), words);
   } else {
-    const auto bytes = __builtin_bit_cast(Vec<uint8_t, sizeof(value)>, value);
+    struct Bytes {
+      char bytes[sizeof(Words)];
+    };
+    const Bytes bytes = __builtin_bit_cast(Bytes, words);
 #pragma unroll
-    for (size_t i = 0; i < sizeof(value); ++i) to[i] = static_cast<char>(bytes.elems[i]);
+    for (size_t i = 0; i < sizeof(words); ++i) to[i] = bytes.bytes[i];
   }
 }
 
@@ -81,15 +84,16 @@ __device__ __forceinline__ float indexer_scale(float amax, bool power_of_two) {
 
 // ---- a lane's bytes
 
-__device__ __forceinline__ void widen_lane(const LaneElems& elems, float (&x)[kLaneElems]) {
+__device__ __forceinline__ void widen_lane(const LaneElems& packed, float (&x)[kLaneElems]) {
+  const auto elems = __builtin_bit_cast(Vec<bfloat16_t, kLaneElems>, packed);
 #pragma unroll
   for (int i = 0; i < kLaneElems; ++i) x[i] = widen(elems.elems[i]);
 }
 
 __device__ __forceinline__ LaneBytes quantize_lane(const float (&x)[kLaneElems], float scale) {
-  LaneBytes bytes;
+  Vec<e4m3_t, kLaneElems> bytes;
   Fp8Quotient(scale).divide(x, bytes.elems);
-  return bytes;
+  return __builtin_bit_cast(LaneBytes, bytes);
 }
 
 }  // namespace kvops::kernels

@@ -21,16 +21,33 @@ struct Pairs {
   Vec<T, kCount> y;
 };
 
+// The same elements as they were read.
+template <class T, int kCount>
+struct PackedPairs {
+  Packed<T, kCount> front;
+  Packed<T, kCount> back;
+};
+
 // Pairs first .. first + kCount - 1 of the row's `pairs`: elements (i, i + pairs) if kNeox, else
 // (2 i, 2 i + 1).
 template <bool kNeox, int kCount, class T>
-__device__ __forceinline__ Pairs<T, kCount> load_pairs(const T* row, int64_t pairs, int64_t first) {
+__device__ __forceinline__ PackedPairs<T, kCount> read_pairs(const T* row, int64_t pairs,
+                                                             int64_t first) {
   if constexpr (kNeox) {
-    return {load_vec<kCount>(row + first), load_vec<kCount>(row + pairs + first)};
+    return {load_packed<kCount>(row + first), load_packed<kCount>(row + pairs + first)};
   } else if constexpr (kCount == 1) {
-    return {{row[2 * first]}, {row[2 * first + 1]}};
+    return {load_packed<1>(row + 2 * first), load_packed<1>(row + 2 * first + 1)};
   } else {
-    const auto both = load_vec<2 * kCount>(row + 2 * first);
+    return __builtin_bit_cast(PackedPairs<T, kCount>, load_packed<2 * kCount>(row + 2 * first));
+  }
+}
+
+template <bool kNeox, class T, int kCount>
+__device__ __forceinline__ Pairs<T, kCount> unpack_pairs(const PackedPairs<T, kCount>& packed) {
+  if constexpr (kNeox || kCount == 1) {
+    return __builtin_bit_cast(Pairs<T, kCount>, packed);
+  } else {
+    const auto both = __builtin_bit_cast(Vec<T, 2 * kCount>, packed);
     Pairs<T, kCount> out;
 #pragma unroll
     for (int i = 0; i < kCount; ++i) {
@@ -39,6 +56,11 @@ __device__ __forceinline__ Pairs<T, kCount> load_pairs(const T* row, int64_t pai
     }
     return out;
   }
+}
+
+template <bool kNeox, int kCount, class T>
+__device__ __forceinline__ Pairs<T, kCount> load_pairs(const T* row, int64_t pairs, int64_t first) {
+  return unpack_pairs<kNeox, T, kCount>(read_pairs<kNeox, kCount>(row, pairs, first));
 }
 
 template <bool kNeox, int kCount, class T>
