@@ -16,7 +16,7 @@
 namespace kvops::kernels {
 
 inline constexpr int kMergeThreads = 128;
-inline constexpr int kMergeBlocks = 6;  // that a multiprocessor has room for
+inline constexpr int kMergeBlocks = 8;  // that a multiprocessor has room for
 inline constexpr int kUnitsAtOnce = 2;
 
 // How a row comes about: from both parts by weight, or from one of them as it is.
@@ -71,9 +71,11 @@ __device__ __forceinline__ Vec<Out, kCount> merge_share(const MergeWeights& weig
                             __fmul_rn(widen(suffix.elems[i]), weights.suffix));
     }
   } else {
-    const auto& copied = weights.mode == MergeMode::kPrefix ? prefix : suffix;
+    const bool is_prefix = weights.mode == MergeMode::kPrefix;
 #pragma unroll
-    for (int i = 0; i < kCount; ++i) merged[i] = widen(copied.elems[i]);
+    for (int i = 0; i < kCount; ++i) {
+      merged[i] = is_prefix ? widen(prefix.elems[i]) : widen(suffix.elems[i]);
+    }
   }
   Vec<Out, kCount> out;
 #pragma unroll
