@@ -10,6 +10,7 @@ import torch
 
 from . import _vllm_names
 from ._native import OPERATORS, libraries, torch_kind
+from .swap import last_path
 
 
 def version() -> str:
@@ -22,8 +23,9 @@ def info() -> dict[str, Any]:
 
     Returns:
         A dict with the versions of kvops, torch and Python, what each native library was built
-        with and whether it is loaded (if not, why), the SIMD level in use, the operators by
-        device, vLLM's names that kvops holds, and the CUDA driver found.
+        with and whether it is loaded (if not, why), the SIMD level in use, the path that the last
+        swap took, the operators by device, vLLM's names that kvops holds, and the CUDA driver
+        found.
     """
     cuda = libraries.cuda
     return {
@@ -38,6 +40,7 @@ def info() -> dict[str, Any]:
         "cuda driver": _driver(),
         "simd": libraries.cpu.kvops_simd().decode(),
         "checked mode": bool(libraries.cpu.kvops_checked()),
+        "last swap path": last_path() or "none yet",
         "operators": {device: _operators_on(device) for device in ("CPU", "CUDA")},
         "vLLM names held": _vllm_names.claimed(),
         "vLLM names left to": _vllm_names.installed_owner(),

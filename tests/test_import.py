@@ -141,3 +141,14 @@ def test_info_command() -> None:
         "operators on CPU:",
     ):
         assert fact in done.stdout
+
+
+def test_info_says_how_the_last_swap_went() -> None:
+    code = (
+        "import kvops, torch\n"
+        "before = kvops.info()['last swap path']\n"
+        "blocks = torch.zeros(2, 8)\n"
+        "kvops.swap_blocks(blocks, blocks, 32, torch.tensor([[0, 1]]))\n"
+        "print(before, kvops.info()['last swap path'])"
+    )
+    assert run_python(code).stdout.strip() == "none yet host"
