@@ -27,7 +27,7 @@ from .mla import (
 from .nvfp4 import Nvfp4Views, dequantize_nvfp4_cache, nvfp4_split_views
 from .swap import swap_blocks, swap_blocks_batch
 
-from . import _autograd, _fakes, _graphs, _vllm_names  # isort: skip
+from . import _fakes, _graphs, _vllm_names  # isort: skip
 
 
 def _register() -> None:
@@ -35,7 +35,6 @@ def _register() -> None:
 
     for operator in _OPERATORS:
         _fakes.register("kvops", operator.name)
-        _autograd.pass_by("kvops", operator.name)
     for name in _vllm_names.UNTRACEABLE:
         _graphs.keep_out_of_graphs(getattr(torch.ops.kvops, name))
     _vllm_names.set_up()

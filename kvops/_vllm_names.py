@@ -21,7 +21,7 @@ from importlib import metadata
 
 import torch
 
-from . import _autograd, _fakes
+from . import _fakes
 from ._graphs import keep_out_of_graphs
 from ._native import DEVICE_QUERIES, OPERATORS, Operator, libraries
 
@@ -127,7 +127,6 @@ def _claim(operator: Operator) -> None:
         libraries.cuda.kvops_cuda_claim_vllm_name(name)
     _claimed[f"{operator.vllm_namespace}::{operator.name}"] = operator
     _fakes.register(operator.vllm_namespace, operator.name)
-    _autograd.pass_by(operator.vllm_namespace, operator.name)
     if operator.name in UNTRACEABLE:
         keep_out_of_graphs(getattr(getattr(torch.ops, operator.vllm_namespace), operator.name))
 
