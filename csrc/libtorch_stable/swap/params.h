@@ -24,6 +24,7 @@ struct SwapBlocksBatchParams {
   const int64_t* dst_ptrs;  // [num_copies]
   const int64_t* sizes;     // [num_copies], in bytes
   int64_t num_copies;
+  int64_t total_bytes;
 };
 
 }  // namespace kvops

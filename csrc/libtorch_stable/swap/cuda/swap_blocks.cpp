@@ -9,10 +9,9 @@
 #include "common/cuda/capture.h"
 #include "common/cuda/context.h"
 #include "swap/cuda/block_order.h"
-#include "swap/cuda/copy_plan.h"
+#include "swap/cuda/copy_run.h"
 #include "swap/cuda/driver_copies.h"
 #include "swap/cuda/kernels/copy_launch.h"
-#include "swap/cuda/run_plan.h"
 #include "swap/cuda/stream_order.h"
 #include "swap/ops.h"
 #include "swap/paths.h"
@@ -46,10 +45,12 @@ void for_each_copy(const SwapBlocksParams& p, const Use& use) {
 
 void run_in_any_order(const CudaContext& context, const DriverEntry& driver,
                       const SwapBlocksParams& p) {
-  MemoryMap memory(kOp, &driver);
-  CopyPlanner planner(memory, context.device());
-  for_each_copy(p, [&planner](const Copy& copy) { planner.add(copy); });
-  run_plan(context, driver, planner.take(), /*any_order=*/false);
+  CopyRun run(context, driver,
+              {.any_order = false,
+               .num_copies = p.num_copies,
+               .total_bytes = p.num_copies * p.block_bytes});
+  for_each_copy(p, [&run](const Copy& copy) { run.add(copy); });
+  run.finish();
 }
 
 void run_in_order(const CudaContext& context, const DriverEntry& driver, const SwapBlocksParams& p,

@@ -9,8 +9,7 @@
 #include "common/checks.h"
 #include "common/cuda/capture.h"
 #include "common/cuda/context.h"
-#include "swap/cuda/copy_plan.h"
-#include "swap/cuda/run_plan.h"
+#include "swap/cuda/copy_run.h"
 #include "swap/cuda/stream_order.h"
 #include "swap/ops.h"
 
@@ -41,16 +40,18 @@ void check_any_order(MemoryMap& memory, const SwapBlocksBatchParams& p) {
   }
 }
 
-CopyPlan make_plan(MemoryMap& memory, int device, const SwapBlocksBatchParams& p) {
-  CopyPlanner planner(memory, device);
+void run_copies(const CudaContext& context, const DriverEntry& driver,
+                const SwapBlocksBatchParams& p, bool any_order) {
+  CopyRun run(context, driver,
+              {.any_order = any_order, .num_copies = p.num_copies, .total_bytes = p.total_bytes});
   for (int64_t i = 0; i < p.num_copies; ++i) {
     if (p.sizes[i] == 0 || p.src_ptrs[i] == p.dst_ptrs[i]) continue;
-    planner.add({.src = static_cast<uintptr_t>(p.src_ptrs[i]),
-                 .dst = static_cast<uintptr_t>(p.dst_ptrs[i]),
-                 .bytes = static_cast<size_t>(p.sizes[i]),
-                 .index = i});
+    run.add({.src = static_cast<uintptr_t>(p.src_ptrs[i]),
+             .dst = static_cast<uintptr_t>(p.dst_ptrs[i]),
+             .bytes = static_cast<size_t>(p.sizes[i]),
+             .index = i});
   }
-  return planner.take();
+  run.finish();
 }
 
 int32_t current_device() {
@@ -74,8 +75,7 @@ bool swap_blocks_batch(const SwapBlocksBatchParams& p, bool any_order) {
   if (any_order && checked_mode()) check_any_order(at_first, p);
   const CudaContext context(kOp, current_device());
   make_current(context);
-  MemoryMap memory(kOp, driver);
-  run_plan(context, *driver, make_plan(memory, context.device(), p), any_order);
+  run_copies(context, *driver, p, any_order);
   return true;
 }
 

@@ -1,0 +1,47 @@
+// The copies of one call, carried out by the best paths: the entry to the swap engine for every
+// operator that moves blocks between addresses which the host knows.
+//   CopyRun run(context, *driver, {.any_order = false, .num_copies = n, .total_bytes = bytes});
+//   for (...) run.add({.src = ..., .dst = ..., .bytes = ..., .index = i});
+//   run.finish();
+// Everything is work of the context's stream: after what that has, before what it gets next; copies
+// among themselves are in no order, and must not overlap. Work may begin with the first add().
+// The context's device must be current for our CUDA runtime (make_current), the driver not null
+// (driver_entry), and a RelaxedCapture alive. Throws with the operator's name.
+#pragma once
+
+#include <cstdint>
+
+#include "common/cuda/context.h"
+#include "swap/cuda/copy.h"
+#include "swap/cuda/copy_plan.h"
+#include "swap/cuda/driver_entry.h"
+#include "swap/cuda/memory_map.h"
+
+namespace kvops::cuda {
+
+// What is known before the first copy is added; the choice of paths rests on it.
+struct CopyHints {
+  bool any_order;      // sources may be read before earlier work of the stream is done
+  int64_t num_copies;  // that will be added, about
+  int64_t total_bytes;
+};
+
+class CopyRun {
+ public:
+  CopyRun(const CudaContext& context, const DriverEntry& driver, const CopyHints& hints);
+
+  // At least one byte; addresses may be of any memory: pinned, pageable, any device's.
+  void add(const Copy& copy);
+
+  // Issues what is left and notes the paths (kvops.swap.last_path). Must be called, once.
+  void finish();
+
+ private:
+  const CudaContext& context_;
+  const DriverEntry& driver_;
+  CopyHints hints_;
+  MemoryMap memory_;
+  CopyPlanner planner_;
+};
+
+}  // namespace kvops::cuda
