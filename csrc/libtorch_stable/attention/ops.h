@@ -7,7 +7,7 @@
 #include <optional>
 #include <string>
 
-#include "common/stable.h"
+#include "common/tensor.h"
 
 namespace kvops {
 

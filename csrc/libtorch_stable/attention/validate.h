@@ -9,7 +9,7 @@
 #include <string>
 
 #include "attention/params.h"
-#include "common/stable.h"
+#include "common/tensor.h"
 
 namespace kvops {
 

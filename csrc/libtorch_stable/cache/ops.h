@@ -5,7 +5,7 @@
 
 #include <string>
 
-#include "common/stable.h"
+#include "common/tensor.h"
 
 namespace kvops {
 

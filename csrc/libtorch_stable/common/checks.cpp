@@ -39,13 +39,8 @@ constexpr KnownDType kKnownDTypes[] = {
     {aoti_torch_dtype_float8_e5m2fnuz, DType::kOther, "float8_e5m2fnuz"},
 };
 
-int32_t dtype_code(const Tensor& tensor) {
-  int32_t code = 0;
-  aoti_torch_get_dtype(tensor.get(), &code);
-  return code;
-}
-
-// Codes are small numbers and the same for the life of torch: asked for once, looked up then.
+// Codes are small numbers and the same for the life of torch: asked for when the
+// library is loaded, looked up then.
 struct KnownCodes {
   static constexpr int32_t kCodes = 128;
   const KnownDType* by_code[kCodes] = {};
@@ -58,10 +53,12 @@ struct KnownCodes {
   }
 };
 
+const KnownCodes kKnownCodes;
+const int32_t kCpu = aoti_torch_device_type_cpu();
+
 const KnownDType* known_dtype(const Tensor& tensor) {
-  static const KnownCodes known;
-  const int32_t code = dtype_code(tensor);
-  return code >= 0 && code < KnownCodes::kCodes ? known.by_code[code] : nullptr;
+  const int32_t code = tensor.dtype_code();
+  return code >= 0 && code < KnownCodes::kCodes ? kKnownCodes.by_code[code] : nullptr;
 }
 
 std::string list_text(const int64_t* values, int64_t count) {
@@ -80,9 +77,8 @@ std::string list_text(const int64_t* values, int64_t count) {
 }
 
 std::string device_text(const Tensor& tensor) {
-  int32_t type = 0;
-  aoti_torch_get_device_type(tensor.get(), &type);
-  if (type == aoti_torch_device_type_cpu()) return "cpu";
+  const int32_t type = tensor.device_type();
+  if (type == kCpu) return "cpu";
   if (type == aoti_torch_device_type_meta()) return "meta";
   std::ostringstream text;
   if (type == aoti_torch_device_type_cuda()) {
@@ -103,18 +99,16 @@ struct Device {
 };
 
 Device device_of(const Tensor& tensor) {
-  static const int32_t cpu = aoti_torch_device_type_cpu();
-  int32_t type = 0;
-  aoti_torch_get_device_type(tensor.get(), &type);
-  return {type, type == cpu ? 0 : tensor.get_device_index()};
+  const int32_t type = tensor.device_type();
+  return {type, type == kCpu ? 0 : tensor.get_device_index()};
 }
 
 // Number of elements from the first to one past the last that sizes and strides reach.
 int64_t span_elems(const Tensor& tensor) {
   int64_t last = 0;
-  const auto sizes = tensor.sizes();
-  const auto strides = tensor.strides();
-  for (size_t i = 0; i < sizes.size(); ++i) {
+  const int64_t* sizes = tensor.sizes();
+  const int64_t* strides = tensor.strides();
+  for (int64_t i = 0; i < tensor.dim(); ++i) {
     if (sizes[i] == 0) return 0;
     last += (sizes[i] - 1) * strides[i];
   }
@@ -124,8 +118,7 @@ int64_t span_elems(const Tensor& tensor) {
 void check_storage(const Tensor& tensor, Arg arg) {
   const int64_t span = span_elems(tensor);
   if (span == 0) return;
-  int64_t storage_bytes = 0;
-  aoti_torch_get_storage_size(tensor.get(), &storage_bytes);
+  const int64_t storage_bytes = tensor.storage_bytes();
   const int64_t needed_bytes =
       (tensor.storage_offset() + span) * static_cast<int64_t>(tensor.element_size());
   if (needed_bytes > storage_bytes) {
@@ -190,7 +183,7 @@ int64_t element_bytes(DType dtype) {
 
 std::string dtype_name(const Tensor& tensor) {
   const KnownDType* known = known_dtype(tensor);
-  return known ? known->name : "a dtype with code " + std::to_string(dtype_code(tensor));
+  return known ? known->name : "a dtype with code " + std::to_string(tensor.dtype_code());
 }
 
 const char* dtype_name(DType dtype) {
@@ -200,15 +193,15 @@ const char* dtype_name(DType dtype) {
   return "unknown";
 }
 
-std::string shape_text(const Tensor& tensor) {
-  const auto sizes = tensor.sizes();
-  return list_text(sizes.data(), static_cast<int64_t>(sizes.size()));
+std::string shape_text(const Tensor& tensor) { return list_text(tensor.sizes(), tensor.dim()); }
+
+void refuse_dim(const Tensor& tensor, Arg arg, int64_t rank) {
+  fail(arg, "must have " + std::to_string(rank) + " dimensions, got shape " + shape_text(tensor));
 }
 
-void check_dim(const Tensor& tensor, Arg arg, int64_t rank) {
-  if (tensor.dim() != rank) {
-    fail(arg, "must have " + std::to_string(rank) + " dimensions, got shape " + shape_text(tensor));
-  }
+void refuse_stride(const Tensor& tensor, Arg arg, int64_t dim, int64_t stride_elems) {
+  fail(arg, "must have stride " + std::to_string(stride_elems) + " in dimension " +
+                std::to_string(dim) + ", got " + std::to_string(tensor.stride(dim)));
 }
 
 void check_shape(const Tensor& tensor, Arg arg, std::initializer_list<int64_t> sizes) {
@@ -231,13 +224,6 @@ DType check_dtype(const Tensor& tensor, Arg arg, std::initializer_list<DType> al
   const char* quantifier = allowed.size() > 1 ? "one of " : "";
   fail(arg, std::string("must have dtype ") + quantifier + names(allowed) + ", got " +
                 dtype_name(tensor));
-}
-
-void check_stride(const Tensor& tensor, Arg arg, int64_t dim, int64_t stride_elems) {
-  if (tensor.size(dim) > 1 && tensor.stride(dim) != stride_elems) {
-    fail(arg, "must have stride " + std::to_string(stride_elems) + " in dimension " +
-                  std::to_string(dim) + ", got " + std::to_string(tensor.stride(dim)));
-  }
 }
 
 void check_dense_from(const Tensor& tensor, Arg arg, int64_t dim) {
@@ -283,10 +269,12 @@ const int64_t* readable_int64(const Tensor& tensor, Arg arg) {
 
 CacheKind parse_cache_kind(const std::string& text, const char* op,
                            std::initializer_list<CacheKind> allowed) {
+  for (const CacheKindName& name : kCacheKindNames) {
+    if (text == name.text && contains(allowed, name.kind)) return name.kind;
+  }
   std::string expected;
   for (const CacheKindName& name : kCacheKindNames) {
     if (!contains(allowed, name.kind)) continue;
-    if (text == name.text) return name.kind;
     expected += std::string(expected.empty() ? "" : ", ") + name.text;
   }
   fail({op, "kv_cache_dtype"}, "must be one of " + expected + "; got '" + text + "'");

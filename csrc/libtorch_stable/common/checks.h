@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "common/dtype.h"
-#include "common/stable.h"
+#include "common/tensor.h"
 
 namespace kvops {
 
@@ -34,12 +34,20 @@ inline bool is_floating(DType d) {
 }
 inline bool is_float8(DType d) { return d == DType::kFloat8E4m3fn || d == DType::kFloat8E5m2; }
 
-void check_dim(const Tensor& tensor, Arg arg, int64_t rank);
+[[noreturn]] void refuse_dim(const Tensor& tensor, Arg arg, int64_t rank);
+inline void check_dim(const Tensor& tensor, Arg arg, int64_t rank) {
+  if (tensor.dim() != rank) refuse_dim(tensor, arg, rank);
+}
 // Sizes that may be anything are kAnySize.
 void check_shape(const Tensor& tensor, Arg arg, std::initializer_list<int64_t> sizes);
 DType check_dtype(const Tensor& tensor, Arg arg, std::initializer_list<DType> allowed);
 // The stride of one dimension, in elements; dimensions of size <= 1 have no stride to check.
-void check_stride(const Tensor& tensor, Arg arg, int64_t dim, int64_t stride_elems);
+[[noreturn]] void refuse_stride(const Tensor& tensor, Arg arg, int64_t dim, int64_t stride_elems);
+inline void check_stride(const Tensor& tensor, Arg arg, int64_t dim, int64_t stride_elems) {
+  if (tensor.size(dim) > 1 && tensor.stride(dim) != stride_elems) {
+    refuse_stride(tensor, arg, dim, stride_elems);
+  }
+}
 // The dimensions from `dim` on are laid out densely, the last one with stride 1.
 void check_dense_from(const Tensor& tensor, Arg arg, int64_t dim);
 // Every tensor must be where the first one is.

@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <string>
 
-#include "common/stable.h"
+#include "common/tensor.h"
 
 namespace kvops {
 

@@ -6,7 +6,7 @@
 
 #include <string>
 
-#include "common/stable.h"
+#include "common/tensor.h"
 #include "gather/params.h"
 
 namespace kvops {

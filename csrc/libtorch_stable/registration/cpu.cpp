@@ -1,34 +1,35 @@
 // The CPU kernel of every operator, one line each, and their registration as kvops::<op>.
 // Runs when _C is loaded.
-// TORCH_BOX turns a typed function into the boxed form of the stable ABI.
+// `boxed` turns a typed function into the boxed form of the stable ABI.
 #include "registration/cpu.h"
 
 #include "attention/ops.h"
 #include "cache/ops.h"
 #include "gather/ops.h"
 #include "mla/ops.h"
+#include "registration/boxed.h"
 #include "swap/ops.h"
 
 namespace kvops {
 namespace {
 
 constexpr Kernel kCpuKernels[] = {
-    {"reshape_and_cache", TORCH_BOX(&cpu::reshape_and_cache)},
-    {"reshape_and_cache_flash", TORCH_BOX(&cpu::reshape_and_cache_flash)},
-    {"convert_fp8", TORCH_BOX(&cpu::convert_fp8)},
-    {"concat_and_cache_mla", TORCH_BOX(&cpu::concat_and_cache_mla)},
-    {"concat_and_cache_mla_rope_fused", TORCH_BOX(&cpu::concat_and_cache_mla_rope_fused)},
-    {"concat_mla_q", TORCH_BOX(&cpu::concat_mla_q)},
-    {"indexer_k_quant_and_cache", TORCH_BOX(&cpu::indexer_k_quant_and_cache)},
-    {"gather_and_maybe_dequant_cache", TORCH_BOX(&cpu::gather_and_maybe_dequant_cache)},
-    {"cp_gather_cache", TORCH_BOX(&cpu::cp_gather_cache)},
-    {"cp_gather_and_upconvert_fp8_kv_cache", TORCH_BOX(&cpu::cp_gather_and_upconvert_fp8_kv_cache)},
-    {"cp_gather_indexer_k_quant_cache", TORCH_BOX(&cpu::cp_gather_indexer_k_quant_cache)},
-    {"paged_attention_v1", TORCH_BOX(&cpu::paged_attention_v1)},
-    {"paged_attention_v2", TORCH_BOX(&cpu::paged_attention_v2)},
-    {"merge_attn_states", TORCH_BOX(&cpu::merge_attn_states)},
-    {"swap_blocks", TORCH_BOX(&cpu::swap_blocks)},
-    {"swap_blocks_batch", TORCH_BOX(&cpu::swap_blocks_batch)},
+    {"reshape_and_cache", boxed<&cpu::reshape_and_cache>},
+    {"reshape_and_cache_flash", boxed<&cpu::reshape_and_cache_flash>},
+    {"convert_fp8", boxed<&cpu::convert_fp8>},
+    {"concat_and_cache_mla", boxed<&cpu::concat_and_cache_mla>},
+    {"concat_and_cache_mla_rope_fused", boxed<&cpu::concat_and_cache_mla_rope_fused>},
+    {"concat_mla_q", boxed<&cpu::concat_mla_q>},
+    {"indexer_k_quant_and_cache", boxed<&cpu::indexer_k_quant_and_cache>},
+    {"gather_and_maybe_dequant_cache", boxed<&cpu::gather_and_maybe_dequant_cache>},
+    {"cp_gather_cache", boxed<&cpu::cp_gather_cache>},
+    {"cp_gather_and_upconvert_fp8_kv_cache", boxed<&cpu::cp_gather_and_upconvert_fp8_kv_cache>},
+    {"cp_gather_indexer_k_quant_cache", boxed<&cpu::cp_gather_indexer_k_quant_cache>},
+    {"paged_attention_v1", boxed<&cpu::paged_attention_v1>},
+    {"paged_attention_v2", boxed<&cpu::paged_attention_v2>},
+    {"merge_attn_states", boxed<&cpu::merge_attn_states>},
+    {"swap_blocks", boxed<&cpu::swap_blocks>},
+    {"swap_blocks_batch", boxed<&cpu::swap_blocks_batch>},
 };
 
 }  // namespace

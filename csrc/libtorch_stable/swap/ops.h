@@ -6,7 +6,7 @@
 
 #include <cstdint>
 
-#include "common/stable.h"
+#include "common/tensor.h"
 #include "swap/params.h"
 
 namespace kvops {

@@ -3,7 +3,7 @@
 // Tables are on the host, so every id, size and address is looked at, in default mode too.
 #pragma once
 
-#include "common/stable.h"
+#include "common/tensor.h"
 #include "swap/params.h"
 
 namespace kvops {

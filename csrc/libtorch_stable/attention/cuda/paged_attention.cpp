@@ -51,7 +51,7 @@ void paged_attention(const char* op, const PagedAttentionParams& p, const Tensor
   context.check(kernels::read_device_limits(context.device(), limits), "device query");
   kernels::AttentionPlan plan = kernels::plan_paged_attention(p, limits);
   const Tensor workspace = allocate(context, kernels::workspace_bytes(p, plan));
-  kernels::place_workspace(p, workspace.data_ptr(), plan);
+  kernels::place_workspace(p, workspace.mutable_data_ptr(), plan);
   plan.skipped_lengths = context.skips("seq_lens");
   plan.skipped_blocks = context.skips("block_tables");
   context.check(kernels::launch_paged_attention(p, plan, context.stream()));

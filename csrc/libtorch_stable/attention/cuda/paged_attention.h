@@ -3,7 +3,7 @@
 #pragma once
 
 #include "attention/params.h"
-#include "common/stable.h"
+#include "common/tensor.h"
 
 namespace kvops::cuda {
 

@@ -6,7 +6,7 @@
 #include <string>
 
 #include "cache/params.h"
-#include "common/stable.h"
+#include "common/tensor.h"
 
 namespace kvops {
 

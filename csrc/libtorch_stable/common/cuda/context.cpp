@@ -14,6 +14,13 @@ namespace {
   throw std::runtime_error(std::string("kvops::") + op + ": " + what);
 }
 
+// Asked of our runtime, which goes by the driver's current context, as a launch does: torch may
+// name a device that it has not switched to yet.
+bool is_current(int32_t device) {
+  int current = -1;
+  return cudaGetDevice(&current) == cudaSuccess && current == device;
+}
+
 }  // namespace
 
 CudaContext::CudaContext(const char* op, const Tensor& tensor)
@@ -21,18 +28,24 @@ CudaContext::CudaContext(const char* op, const Tensor& tensor)
 
 CudaContext::CudaContext(const char* op, int32_t device) : op_(op), device_(device) {
   if (!driver_problem().empty()) fail(op, driver_problem());
-  if (aoti_torch_create_cuda_guard(device_, &guard_) != AOTI_TORCH_SUCCESS) {
+  // Almost always the device is the current one: a guard would cost as much as all checks.
+  if (!is_current(device_) &&
+      aoti_torch_create_cuda_guard(device_, &guard_) != AOTI_TORCH_SUCCESS) {
     fail(op, "torch could not switch to cuda:" + std::to_string(device_));
   }
   void* stream = nullptr;
   if (aoti_torch_get_current_cuda_stream(device_, &stream) != AOTI_TORCH_SUCCESS) {
-    aoti_torch_delete_cuda_guard(guard_);
+    restore_device();
     fail(op, "torch has no current stream of cuda:" + std::to_string(device_));
   }
   stream_ = static_cast<cudaStream_t>(stream);
 }
 
-CudaContext::~CudaContext() { aoti_torch_delete_cuda_guard(guard_); }
+CudaContext::~CudaContext() { restore_device(); }
+
+void CudaContext::restore_device() {
+  if (guard_ != nullptr) aoti_torch_delete_cuda_guard(guard_);
+}
 
 SkipReport CudaContext::skips(const char* argument) const {
   return {.record = skip_record(device_), .op = op_, .argument = argument};

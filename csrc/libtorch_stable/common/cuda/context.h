@@ -1,6 +1,6 @@
 // Operator, device and stream of a CUDA call, the last two from its tensor, once per call.
 // Created first by every thin CUDA operator, after validation; restores the previous device.
-// Uses torch's own guard and stream shims (libtorch_cuda), never a runtime of its own choosing.
+// Switches devices and looks up streams through torch's shims (libtorch_cuda) only.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -8,7 +8,7 @@
 #include <cstdint>
 
 #include "common/skipped.h"
-#include "common/stable.h"
+#include "common/tensor.h"
 
 namespace kvops::cuda {
 
@@ -33,9 +33,11 @@ class CudaContext {
   void check(cudaError_t error, const char* what = "launch") const;
 
  private:
+  void restore_device();
+
   const char* op_;
   int32_t device_;
-  CUDAGuardHandle guard_ = nullptr;
+  CUDAGuardHandle guard_ = nullptr;  // null: the device was the current one
   cudaStream_t stream_ = nullptr;
 };
 

@@ -11,11 +11,7 @@ constexpr size_t kMaxElementBytes = 8;
 
 // Bytes are copied, so dtypes that dtype_of does not know will do, too.
 void check_dtypes(const Tensor& src_cache, const Tensor& dst) {
-  int32_t src_code = 0;
-  int32_t dst_code = 0;
-  aoti_torch_get_dtype(src_cache.get(), &src_code);
-  aoti_torch_get_dtype(dst.get(), &dst_code);
-  if (src_code != dst_code) {
+  if (src_cache.dtype_code() != dst.dtype_code()) {
     fail({kOp, "dst"},
          "must have dtype " + dtype_name(src_cache) + " like src_cache, got " + dtype_name(dst));
   }

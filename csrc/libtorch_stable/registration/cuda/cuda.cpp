@@ -13,6 +13,7 @@
 #include "common/host_api.h"
 #include "gather/ops.h"
 #include "mla/ops.h"
+#include "registration/boxed.h"
 #include "registration/cuda/device_queries.h"
 #include "registration/kernel_list.h"
 #include "registration/schemas.h"
@@ -26,30 +27,29 @@ namespace {
 
 constexpr Kernel kCudaKernels[] = {
     // ---- cache
-    {"reshape_and_cache", TORCH_BOX(&cuda::reshape_and_cache)},
-    {"reshape_and_cache_flash", TORCH_BOX(&cuda::reshape_and_cache_flash)},
-    {"convert_fp8", TORCH_BOX(&cuda::convert_fp8)},
+    {"reshape_and_cache", boxed<&cuda::reshape_and_cache>},
+    {"reshape_and_cache_flash", boxed<&cuda::reshape_and_cache_flash>},
+    {"convert_fp8", boxed<&cuda::convert_fp8>},
 
     // ---- mla
-    {"concat_and_cache_mla", TORCH_BOX(&cuda::concat_and_cache_mla)},
-    {"concat_and_cache_mla_rope_fused", TORCH_BOX(&cuda::concat_and_cache_mla_rope_fused)},
-    {"concat_mla_q", TORCH_BOX(&cuda::concat_mla_q)},
-    {"indexer_k_quant_and_cache", TORCH_BOX(&cuda::indexer_k_quant_and_cache)},
+    {"concat_and_cache_mla", boxed<&cuda::concat_and_cache_mla>},
+    {"concat_and_cache_mla_rope_fused", boxed<&cuda::concat_and_cache_mla_rope_fused>},
+    {"concat_mla_q", boxed<&cuda::concat_mla_q>},
+    {"indexer_k_quant_and_cache", boxed<&cuda::indexer_k_quant_and_cache>},
 
     // ---- gather
-    {"gather_and_maybe_dequant_cache", TORCH_BOX(&cuda::gather_and_maybe_dequant_cache)},
-    {"cp_gather_cache", TORCH_BOX(&cuda::cp_gather_cache)},
-    {"cp_gather_and_upconvert_fp8_kv_cache",
-     TORCH_BOX(&cuda::cp_gather_and_upconvert_fp8_kv_cache)},
-    {"cp_gather_indexer_k_quant_cache", TORCH_BOX(&cuda::cp_gather_indexer_k_quant_cache)},
+    {"gather_and_maybe_dequant_cache", boxed<&cuda::gather_and_maybe_dequant_cache>},
+    {"cp_gather_cache", boxed<&cuda::cp_gather_cache>},
+    {"cp_gather_and_upconvert_fp8_kv_cache", boxed<&cuda::cp_gather_and_upconvert_fp8_kv_cache>},
+    {"cp_gather_indexer_k_quant_cache", boxed<&cuda::cp_gather_indexer_k_quant_cache>},
 
     // ---- attention
-    {"merge_attn_states", TORCH_BOX(&cuda::merge_attn_states)},
-    {"paged_attention_v1", TORCH_BOX(&cuda::paged_attention_v1)},
-    {"paged_attention_v2", TORCH_BOX(&cuda::paged_attention_v2)},
+    {"merge_attn_states", boxed<&cuda::merge_attn_states>},
+    {"paged_attention_v1", boxed<&cuda::paged_attention_v1>},
+    {"paged_attention_v2", boxed<&cuda::paged_attention_v2>},
 
     // ---- swap
-    {"swap_blocks", TORCH_BOX(&cuda::swap_blocks)},
+    {"swap_blocks", boxed<&cuda::swap_blocks>},
 
 };
 

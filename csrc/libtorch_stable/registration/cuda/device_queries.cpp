@@ -13,6 +13,7 @@
 
 #include "common/cuda/driver.h"
 #include "common/stable.h"
+#include "registration/boxed.h"
 #include "registration/kernel_list.h"
 
 namespace kvops::cuda {
@@ -60,9 +61,9 @@ struct Query {
 };
 
 constexpr Query kQueries[] = {
-    {{"get_device_attribute", TORCH_BOX(&get_device_attribute)}, "int attribute, int device_id"},
+    {{"get_device_attribute", boxed<&get_device_attribute>}, "int attribute, int device_id"},
     {{"get_max_shared_memory_per_block_device_attribute",
-      TORCH_BOX(&get_max_shared_memory_per_block_device_attribute)},
+      boxed<&get_max_shared_memory_per_block_device_attribute>},
      "int device_id"},
 };
 

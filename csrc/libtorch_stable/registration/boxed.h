@@ -1,0 +1,81 @@
+// Turns a typed operator into the boxed function that torch calls: takes every argument off torch's
+// stack, calls the operator, puts its result there. One instance for each line of a kernel list.
+// Instead of TORCH_BOX, which allocates for each tensor and string that it takes.
+#pragma once
+
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+#include <tuple>
+#include <type_traits>
+#include <utility>
+
+#include "common/stable.h"
+#include "common/tensor.h"
+
+namespace kvops {
+
+// One argument, owned for the time of the call.
+template <class T>
+struct Unboxed {
+  Unboxed(StableIValue boxed) : value(torch::stable::detail::to<T>(boxed)) {}
+  T value;
+};
+
+template <>
+struct Unboxed<Tensor> {
+  Unboxed(StableIValue boxed) : value(torch::stable::detail::to<AtenTensorHandle>(boxed)) {}
+  Tensor value;
+};
+
+template <>
+struct Unboxed<OptionalTensor> {
+  Unboxed(StableIValue boxed) {
+    const auto handle = torch::stable::detail::to<std::optional<AtenTensorHandle>>(boxed);
+    if (handle) value.emplace(*handle);
+  }
+  OptionalTensor value;
+};
+
+template <>
+struct Unboxed<std::string> {
+  Unboxed(StableIValue boxed) {
+    const auto handle = torch::stable::detail::to<StringHandle>(boxed);
+    size_t length = 0;
+    const char* text = nullptr;
+    TORCH_ERROR_CODE_CHECK(torch_string_length(handle, &length));
+    TORCH_ERROR_CODE_CHECK(torch_string_c_str(handle, &text));
+    value.assign(text, length);
+    TORCH_ERROR_CODE_CHECK(torch_delete_string(handle));
+  }
+  std::string value;
+};
+
+template <auto* kOperator, class Type = std::remove_pointer_t<decltype(kOperator)>>
+struct Boxed;
+
+template <auto* kOperator, class Result, class... Parameters>
+struct Boxed<kOperator, Result(Parameters...)> {
+  static void call(StableIValue* stack, uint64_t num_arguments, uint64_t num_results) {
+    if (num_arguments != sizeof...(Parameters) || num_results != !std::is_void_v<Result>) {
+      throw std::runtime_error("kvops: an operator is registered with a schema of another one");
+    }
+    call_with(stack, std::index_sequence_for<Parameters...>{});
+  }
+
+ private:
+  template <size_t... kIndex>
+  static void call_with(StableIValue* stack, std::index_sequence<kIndex...>) {
+    std::tuple<Unboxed<std::remove_cvref_t<Parameters>>...> unboxed{stack[kIndex]...};
+    if constexpr (std::is_void_v<Result>) {
+      kOperator(std::get<kIndex>(unboxed).value...);
+    } else {
+      stack[0] = torch::stable::detail::from(kOperator(std::get<kIndex>(unboxed).value...));
+    }
+  }
+};
+
+template <auto* kOperator>
+inline constexpr auto* boxed = &Boxed<kOperator>::call;
+
+}  // namespace kvops
