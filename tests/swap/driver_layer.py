@@ -19,11 +19,16 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ROOT / "csrc" / "libtorch_stable"
 NATIVE = Path(__file__).resolve().parent / "native"
-DRIVER_LAYER = ("driver_entry", "driver_copies", "memory_map", "copy_plan", "block_order")
+DRIVER_LAYER = (
+    *("driver_entry", "driver_copies", "memory_map", "copy_plan", "block_order"),
+    *("path_model", "path_choice"),
+)
 HEADERS_12_8 = "nvidia-cuda-runtime-cu12==12.8.*"
 
 Row = tuple[int, int, int]
-LISTS = ("on_device", "over_link", "by_driver", "singly")
+LISTS = ("within_device", "to_device", "to_host", "by_driver", "singly")
+PATHS = {"kernel": 2, "batch": 4, "single": 8, "strided": 16}
+ANY_PATH = sum(PATHS.values())
 
 
 def toolkit_headers() -> Path | None:
@@ -98,6 +103,7 @@ class Layer:
         self.driver = ctypes.CDLL(str(stand_in))
         self.library = ctypes.CDLL(str(harness))
         self.library.harness_copy.restype = ctypes.c_int64
+        self.library.harness_copy_2d.restype = ctypes.c_int64
         self.library.harness_plan.restype = ctypes.c_int64
         self.library.harness_max_descriptors.restype = ctypes.c_int64
 
@@ -165,6 +171,36 @@ class Layer:
             list_index, *copy = table[5 * i : 5 * i + 5]
             lists[LISTS[list_index]].append(tuple(copy))
         return lists
+
+    def copy_2d(self, rows: Sequence[Row]) -> int:
+        """The rows at the front that are one 2-D copy, copied if there are two; how many."""
+        message = ctypes.create_string_buffer(1000)
+        done = self.library.harness_copy_2d(
+            *_columns(rows), ctypes.c_int64(len(rows)), message, ctypes.c_size_t(1000)
+        )
+        if done < 0:
+            raise RuntimeError(message.value.decode())
+        return done
+
+    def choose(
+        self,
+        kind: str,
+        copies: int,
+        copy_bytes: int,
+        *,
+        allowed: int = ANY_PATH,
+        has_batch: bool = True,
+        capturing: bool = False,
+        on_default_stream: bool = False,
+        strided: bool = False,
+    ) -> str:
+        """The path for scattered copies, or whether rows are one copy ("strided" or "")."""
+        path = self.library.harness_choose(
+            *(allowed, int(has_batch), int(capturing), int(on_default_stream)),
+            *(LISTS.index(kind), int(strided), ctypes.c_int64(copies)),
+            ctypes.c_int64(copies * copy_bytes),
+        )
+        return next((name for name, bit in PATHS.items() if bit == path), "")
 
     def order_is_free(
         self, src: int, dst: int, pairs: Sequence[tuple[int, int]], block_bytes: int

@@ -28,9 +28,9 @@ def known(layer: Layer) -> Layer:
 
 PAGEABLE = 99 << 40
 DIRECTIONS = {
-    "host to device": (HOST, GPU, "over_link"),
-    "device to host": (GPU, HOST, "over_link"),
-    "device to device": (GPU, GPU + SPACE // 2, "on_device"),
+    "host to device": (HOST, GPU, "to_device"),
+    "device to host": (GPU, HOST, "to_host"),
+    "device to device": (GPU, GPU + SPACE // 2, "within_device"),
     "to a peer": (GPU, PEER, "by_driver"),
     "from a peer": (PEER, GPU, "by_driver"),
     "host to host": (HOST, OTHER_HOST, "by_driver"),
@@ -52,26 +52,26 @@ def test_every_direction_has_its_list(known: Layer, src: int, dst: int, name: st
 def test_the_kernel_s_device_is_the_current_one(known: Layer) -> None:
     rows = [(HOST, PEER, 64), (PEER, PEER + 4096, 64), (HOST, GPU, 64)]
     plan = known.plan(rows, device=1)
-    assert plan["over_link"] == [(*rows[0], 0)]
-    assert plan["on_device"] == [(*rows[1], 1)]
+    assert plan["to_device"] == [(*rows[0], 0)]
+    assert plan["within_device"] == [(*rows[1], 1)]
     assert plan["by_driver"] == [(*rows[2], 2)]
 
 
 def test_neighbours_become_one(known: Layer) -> None:
     rows = [(HOST + 64 * i, GPU + 64 * i, 64) for i in range(100)]
-    assert known.plan(rows)["over_link"] == [(HOST, GPU, 6400, 0)]
+    assert known.plan(rows)["to_device"] == [(HOST, GPU, 6400, 0)]
 
 
 def test_what_is_no_neighbour_stays_apart(known: Layer) -> None:
     rows = [(HOST, GPU, 64), (HOST + 64, GPU + 128, 64), (HOST + 256, GPU + 192, 64)]
-    assert known.plan(rows)["over_link"] == [(*row, i) for i, row in enumerate(rows)]
+    assert known.plan(rows)["to_device"] == [(*row, i) for i, row in enumerate(rows)]
 
 
 def test_neighbours_on_both_sides_of_another_direction(known: Layer) -> None:
     rows = [(HOST, GPU, 64), (GPU + 4096, GPU + 8192, 64), (HOST + 64, GPU + 64, 64)]
     plan = known.plan(rows)
-    assert plan["over_link"] == [(*rows[0], 0), (*rows[2], 2)]
-    assert plan["on_device"] == [(*rows[1], 1)]
+    assert plan["to_device"] == [(*rows[0], 0), (*rows[2], 2)]
+    assert plan["within_device"] == [(*rows[1], 1)]
 
 
 def test_pageable_neighbours_stay_apart(known: Layer) -> None:
@@ -82,39 +82,35 @@ def test_pageable_neighbours_stay_apart(known: Layer) -> None:
 def test_neighbours_in_different_allocations_stay_apart(known: Layer) -> None:
     known.add_range(GPU + SPACE, SPACE, device=0)
     rows = [(HOST, GPU + SPACE - 64, 64), (HOST + 64, GPU + SPACE, 64)]
-    assert known.plan(rows)["over_link"] == [(*rows[0], 0), (*rows[1], 1)]
+    assert known.plan(rows)["to_device"] == [(*rows[0], 0), (*rows[1], 1)]
 
 
 def test_a_registration_ends_inside_a_block(known: Layer) -> None:
     known.add_range(HOST + SPACE, SPACE)
     end = HOST + SPACE
     plan = known.plan([(end - 100, GPU, 300), (GPU, end - 5, 10)])
-    assert plan["over_link"] == [
-        (end - 100, GPU, 100, 0),
-        (end, GPU + 100, 200, 0),
-        (GPU, end - 5, 5, 1),
-        (GPU + 5, end, 5, 1),
-    ]
+    assert plan["to_device"] == [(end - 100, GPU, 100, 0), (end, GPU + 100, 200, 0)]
+    assert plan["to_host"] == [(GPU, end - 5, 5, 1), (GPU + 5, end, 5, 1)]
 
 
 def test_a_registration_ends_and_pageable_memory_goes_on(known: Layer) -> None:
     end = HOST + SPACE
     plan = known.plan([(end - 100, GPU, 300)])
-    assert plan["over_link"] == [(end - 100, GPU, 100, 0)]
+    assert plan["to_device"] == [(end - 100, GPU, 100, 0)]
     assert plan["singly"] == [(end, GPU + 100, 200, 0)]
 
 
 def test_pageable_memory_runs_into_a_registration(known: Layer) -> None:
     plan = known.plan([(HOST - 50, GPU, 300)])
     assert plan["singly"] == [(HOST - 50, GPU, 50, 0)]
-    assert plan["over_link"] == [(HOST, GPU + 50, 250, 0)]
+    assert plan["to_device"] == [(HOST, GPU + 50, 250, 0)]
 
 
 def test_device_memory_in_pieces_stays_one_copy(known: Layer) -> None:
     for i in range(4):
         known.add_range(FAR + i * 4096, 4096, device=0)
     rows = [(FAR + 100, HOST, 3 * 4096)]
-    assert known.plan(rows)["over_link"] == [(*rows[0], 0)]
+    assert known.plan(rows)["to_host"] == [(*rows[0], 0)]
     rows = [(FAR + 100, HOST, 4 * 4096)]  # the last 100 bytes are nobody's
     assert known.plan(rows)["by_driver"] == [(*rows[0], 0)]
 

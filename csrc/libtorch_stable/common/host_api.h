@@ -4,13 +4,14 @@
 #pragma once
 
 #include "swap/ops.h"
+#include "swap/paths.h"
 
 namespace kvops {
 
 struct HostApi {
   bool (*checked_mode)();
   void (*set_swap_on_devices)(SwapOnDevices* implementation);
-  unsigned (*wanted_swap_path)();
+  SwapWishes (*swap_wishes)();
   void (*note_swap_paths)(unsigned paths);
 };
 

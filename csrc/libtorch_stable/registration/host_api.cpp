@@ -28,7 +28,7 @@ KVOPS_EXPORT const kvops::HostApi* kvops_host_api() {
   static const kvops::HostApi api{
       .checked_mode = &kvops::checked_mode,
       .set_swap_on_devices = &kvops::cpu::set_swap_on_devices,
-      .wanted_swap_path = &kvops::wanted_swap_path,
+      .swap_wishes = &kvops::swap_wishes,
       .note_swap_paths = &kvops::note_swap_paths,
   };
   return &api;

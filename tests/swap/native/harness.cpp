@@ -14,6 +14,7 @@
 #include "swap/cuda/block_order.h"
 #include "swap/cuda/copy_plan.h"
 #include "swap/cuda/driver_copies.h"
+#include "swap/cuda/path_choice.h"
 
 #define HARNESS extern "C" __attribute__((visibility("default")))
 
@@ -43,7 +44,7 @@ std::vector<Copy> copies_of(const int64_t* srcs, const int64_t* dsts, const int6
   return copies;
 }
 
-// Batch first, single copies for what it leaves, as run_plan does; returns what the batch did.
+// Batch first, single copies for what it leaves, as CopyRun does; returns what the batch did.
 int64_t copy_all(const std::vector<Copy>& copies, const kvops::cuda::BatchOptions& options) {
   const kvops::cuda::DriverEntry* driver = kvops::cuda::driver_entry();
   if (driver == nullptr) throw std::runtime_error("no driver");
@@ -109,20 +110,52 @@ HARNESS int64_t harness_plan(const int64_t* srcs, const int64_t* dsts, const int
   kvops::cuda::MemoryMap memory("swap_blocks_batch", kvops::cuda::driver_entry());
   kvops::cuda::CopyPlanner planner(memory, device);
   for (const Copy& copy : copies_of(srcs, dsts, sizes, count)) planner.add(copy);
-  const kvops::cuda::CopyPlan plan = planner.take();
   int64_t written = 0;
-  int64_t list_index = 0;
-  for (const auto* list : {&plan.on_device, &plan.over_link, &plan.by_driver, &plan.singly}) {
-    for (const Copy& copy : *list) {
+  for (int list_index = 0; list_index < kvops::cuda::kNumCopyKinds; ++list_index) {
+    for (const Copy& copy : planner.list(static_cast<kvops::cuda::CopyKind>(list_index))) {
       if (written == most_rows) return -1;
       const int64_t row[] = {list_index, static_cast<int64_t>(copy.src),
                              static_cast<int64_t>(copy.dst), static_cast<int64_t>(copy.bytes),
                              copy.index};
       std::memcpy(rows + 5 * written++, row, sizeof(row));
     }
-    ++list_index;
   }
   return written;
+}
+
+// How many copies of the front are rows of a 2-D copy, which is made if there are two; -1 if it was
+// raised.
+HARNESS int64_t harness_copy_2d(const int64_t* srcs, const int64_t* dsts, const int64_t* sizes,
+                                int64_t count, char* message, size_t message_bytes) {
+  try {
+    const std::vector<Copy> copies = copies_of(srcs, dsts, sizes, count);
+    const size_t rows = kvops::cuda::rows_of_2d(copies);
+    if (rows > 1) {
+      kvops::cuda::copy_as_2d(*kvops::cuda::driver_entry(), "swap_blocks_batch", no_stream,
+                              std::span(copies).first(rows));
+    }
+    return static_cast<int64_t>(rows);
+  } catch (const std::exception& error) {
+    std::snprintf(message, message_bytes, "%s", error.what());
+    return -1;
+  }
+}
+
+// The bit of the path; for rows 0 if they are not best as one copy.
+HARNESS unsigned harness_choose(unsigned allowed, int has_batch, int capturing,
+                                int on_default_stream, int kind, int strided, int64_t copies,
+                                int64_t bytes) {
+  const kvops::cuda::PathChoice choice{.allowed = allowed,
+                                       .has_batch = has_batch != 0,
+                                       .has_2d = true,
+                                       .capturing = capturing != 0,
+                                       .on_default_stream = on_default_stream != 0,
+                                       .model = &kvops::cuda::path_model(0)};
+  const auto which = static_cast<kvops::cuda::CopyKind>(kind);
+  const auto number = static_cast<size_t>(copies);
+  const auto sum = static_cast<size_t>(bytes);
+  if (strided == 0) return choice.scattered(which, number, sum);
+  return choice.strided(which, number, sum) ? unsigned{kvops::kSwapStrided} : 0u;
 }
 
 HARNESS int harness_order_is_free(int64_t src, int64_t dst, const int64_t* mapping, int64_t count,

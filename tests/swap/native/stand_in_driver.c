@@ -26,13 +26,14 @@ int is_initialised = 1;
 int batch_error = 0;   // returned by the batch call number fail_in_call, and by later ones
 int fail_in_call = 0;  // counted from 0
 size_t fail_index = SIZE_MAX;
+int error_2d = 0;      // returned by every 2-D copy
 int single_error = 0;  // returned by the single copy number fail_in_single
 int fail_in_single = 0;
 Range ranges[64];
 int num_ranges = 0;
 
 // ---- what tests read
-int lookups = 0, asked_version = 0, batch_calls = 0, single_calls = 0, queries = 0;
+int lookups = 0, asked_version = 0, batch_calls = 0, single_calls = 0, calls_2d = 0, queries = 0;
 char asked_name[64];
 size_t counts[64];     // copies of each batch call
 Attributes attribute;  // of the last batch call, and its other arguments
@@ -91,6 +92,34 @@ int cuMemcpyAsync(uint64_t dst, uint64_t src, size_t bytes, void* stream) {
   pthread_mutex_unlock(&mutex);
   if (single_error != 0 && call == fail_in_single) return single_error;
   memcpy((void*)dst, (void*)src, bytes);
+  return 0;
+}
+
+// CUDA_MEMCPY2D as the ABI has it since CUDA 3.2.
+typedef struct {
+  struct {
+    size_t x_bytes, y;
+    int type;
+    void* host;
+    uint64_t device;
+    void* array;
+    size_t pitch;
+  } src, dst;
+  size_t width, height;
+} Copy2D;
+
+int cuMemcpy2DAsync_v2(const Copy2D* copy, void* stream) {
+  (void)stream;
+  pthread_mutex_lock(&mutex);
+  ++calls_2d;
+  pthread_mutex_unlock(&mutex);
+  if (error_2d != 0) return error_2d;
+  // Addresses of any memory are "unified" (4) ones; offsets are for arrays.
+  if (copy->src.type != 4 || copy->dst.type != 4 || copy->src.x_bytes || copy->dst.y) return 1;
+  for (size_t i = 0; i < copy->height; ++i) {
+    memcpy((void*)(copy->dst.device + i * copy->dst.pitch),
+           (void*)(copy->src.device + i * copy->src.pitch), copy->width);
+  }
   return 0;
 }
 

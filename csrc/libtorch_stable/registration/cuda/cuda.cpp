@@ -58,7 +58,9 @@ const HostApi* host_api = nullptr;
 }  // namespace
 
 bool checked_mode() { return host_api != nullptr && host_api->checked_mode(); }
-unsigned wanted_swap_path() { return host_api != nullptr ? host_api->wanted_swap_path() : 0; }
+SwapWishes swap_wishes() {
+  return host_api != nullptr ? host_api->swap_wishes() : SwapWishes{kSwapAnyPath, 1};
+}
 void note_swap_paths(unsigned paths) {
   if (host_api != nullptr) host_api->note_swap_paths(paths);
 }

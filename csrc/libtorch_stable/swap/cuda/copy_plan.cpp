@@ -11,45 +11,65 @@ bool continues(const Copy& last, const Copy& next) {
   return last.src + last.bytes == next.src && last.dst + last.bytes == next.dst;
 }
 
-bool fits(uintptr_t address, size_t bytes, uintptr_t limit) {
-  return address <= limit && bytes <= limit - address;
+CopyKind kind_of(Place src, Place dst, bool for_kernel) {
+  const auto needs_driver_alone = [](Place place) {
+    return place == Place::kPageable || place == Place::kManaged;
+  };
+  if (needs_driver_alone(src) || needs_driver_alone(dst)) return CopyKind::kSingly;
+  const bool from_device = src == Place::kDevice;
+  const bool to_device = dst == Place::kDevice;
+  if (!for_kernel || (!from_device && !to_device)) return CopyKind::kByDriver;
+  if (from_device && to_device) return CopyKind::kWithinDevice;
+  return to_device ? CopyKind::kToDevice : CopyKind::kToHost;
 }
 
 }  // namespace
 
-void CopyPlanner::add(const Copy& copy) {
+// Both ends are in last_src_ and last_dst_.
+void CopyPlanner::append(CopyKind kind, const Copy& copy) {
+  std::vector<Copy>& copies = list(kind);
+  if (may_grow_ && !copies.empty() && continues(copies.back(), copy)) {
+    copies.back().bytes += copy.bytes;
+  } else {
+    copies.push_back(copy);
+  }
+  may_grow_ = true;
+}
+
+CopyKind CopyPlanner::add_to_other_memory(const Copy& copy) {
   Copy rest = copy;
   while (rest.bytes > 0) {
     const End src = look(rest.src, rest.bytes);
     const End dst = look(rest.dst, rest.bytes);
     const size_t bytes = std::min(src.bytes, dst.bytes);
-    std::vector<Copy>& list = list_for(src, dst);
-    const bool grows = last_list_ == &list && continues(list.back(), rest) &&
-                       fits(rest.src, bytes, src_limit_) && fits(rest.dst, bytes, dst_limit_);
-    if (grows) {
-      list.back().bytes += bytes;
-    } else {
-      list.push_back({rest.src, rest.dst, bytes, rest.index});
-      last_list_ = &list;
-      src_limit_ = src.range_end;
-      dst_limit_ = dst.range_end;
-    }
+    const CopyKind kind = kind_of(src.place, dst.place, src.for_kernel && dst.for_kernel);
+    // What was appended before ends in the same memory, or it stays apart.
+    const auto same = [](const Span& a, const Span& b) { return a.begin == b.begin && a.end > 0; };
+    may_grow_ =
+        may_grow_ && kind == last_kind_ && same(src.span, last_src_) && same(dst.span, last_dst_);
+    last_kind_ = kind;
+    last_src_ = src.span;
+    last_dst_ = dst.span;
+    append(kind, {rest.src, rest.dst, bytes, rest.index});
     rest.src += bytes;
     rest.dst += bytes;
     rest.bytes -= bytes;
   }
+  return last_kind_;
 }
 
 CopyPlanner::End CopyPlanner::look(uintptr_t address, size_t bytes) {
   const MemoryRange range = memory_.at(address);
   if (range.place == Place::kPageable) return look_at_pageable(address, bytes);
   if (range.place == Place::kDevice) return look_at_device(range, address, bytes);
+  // Where the driver knows no bounds nothing is said of what follows.
+  const bool has_bounds = range.end - range.begin > 1;
   // The driver refuses copies that run from one registration into another.
-  const bool splits = range.place == Place::kPinned && range.end - range.begin > 1;
+  const bool splits = range.place == Place::kPinned && has_bounds;
   return {.place = range.place,
           .for_kernel = range.kernel_reachable,
           .bytes = splits ? std::min(bytes, range.end - address) : bytes,
-          .range_end = range.end};
+          .span = has_bounds ? Span{range.begin, range.end} : Span{}};
 }
 
 // Device memory may be mapped in several pieces; the copy stays one, whatever the pieces are.
@@ -61,10 +81,11 @@ CopyPlanner::End CopyPlanner::look_at_device(const MemoryRange& first, uintptr_t
     range = memory_.at(range.end);
     for_kernel = range.place == Place::kDevice && range.kernel_reachable && range.device == device_;
   }
+  const bool has_bounds = first.end - first.begin > 1;
   return {.place = Place::kDevice,
           .for_kernel = for_kernel,
           .bytes = bytes,
-          .range_end = for_kernel ? range.end : first.end};
+          .span = has_bounds ? Span{first.begin, for_kernel ? range.end : first.end} : Span{}};
 }
 
 // Nothing tells how far pageable memory reaches. A registration that the copy runs into is found;
@@ -75,17 +96,7 @@ CopyPlanner::End CopyPlanner::look_at_pageable(uintptr_t address, size_t bytes) 
   return {.place = Place::kPageable,
           .for_kernel = false,
           .bytes = runs_into ? last.begin - address : bytes,
-          .range_end = address};  // never joined: what follows was not looked at
-}
-
-std::vector<Copy>& CopyPlanner::list_for(const End& src, const End& dst) {
-  const auto needs_driver_alone = [](Place place) {
-    return place == Place::kPageable || place == Place::kManaged;
-  };
-  if (needs_driver_alone(src.place) || needs_driver_alone(dst.place)) return plan_.singly;
-  const int device_ends = (src.place == Place::kDevice) + (dst.place == Place::kDevice);
-  if (!src.for_kernel || !dst.for_kernel || device_ends == 0) return plan_.by_driver;
-  return device_ends == 2 ? plan_.on_device : plan_.over_link;
+          .span = {}};  // never joined: what follows was not looked at
 }
 
 }  // namespace kvops::cuda

@@ -1,6 +1,7 @@
 // The copies of one call, sorted by what can carry them out; adjacent ones are one.
-// Built by the swaps on CUDA; torch-free and runtime-free, so that tests can build plans anywhere.
-// Copies of a plan may run in any order and at the same time.
+// Filled by CopyRun, which takes copies out again while more are added; torch-free and
+// runtime-free, so that tests can make plans anywhere. Copies of a plan may run in any order and at
+// the same time.
 #pragma once
 
 #include <cstdint>
@@ -11,43 +12,65 @@
 
 namespace kvops::cuda {
 
-struct CopyPlan {
-  std::vector<Copy> on_device;  // within this device's memory: for a kernel, or any other path
-  std::vector<Copy> over_link;  // this device and pinned host memory: likewise
-  std::vector<Copy> by_driver;  // memory that our kernels cannot reach, a peer's: batch or single
-  std::vector<Copy> singly;     // pageable or managed memory: single copies
+enum class CopyKind : uint8_t {
+  kWithinDevice,  // this device's memory: for a kernel, or any other path
+  kToDevice,      // from pinned host memory to this device: likewise
+  kToHost,        // and back: likewise
+  kByDriver,      // memory that our kernels cannot reach, a peer's: batch or single
+  kSingly,        // pageable or managed memory: single copies
 };
+inline constexpr int kNumCopyKinds = 5;
 
 class CopyPlanner {
  public:
   CopyPlanner(MemoryMap& memory, int device) : memory_(memory), device_(device) {}
 
   // Adds a copy of at least one byte; split where a registration of host memory ends inside it.
-  void add(const Copy& copy);
+  // Returns where its end went.
+  CopyKind add(const Copy& copy) {
+    if (last_src_.holds(copy.src, copy.bytes) && last_dst_.holds(copy.dst, copy.bytes)) {
+      append(last_kind_, copy);
+      return last_kind_;
+    }
+    return add_to_other_memory(copy);
+  }
 
-  CopyPlan take() { return std::move(plan_); }
+  // The last entry may still grow, unless all copies have been added.
+  std::vector<Copy>& list(CopyKind kind) { return lists_[static_cast<int>(kind)]; }
 
  private:
+  // Addresses in one or more allocations of one kind, in which neighbours belong together.
+  struct Span {
+    uintptr_t begin = 0;
+    uintptr_t end = 0;
+
+    bool holds(uintptr_t address, size_t bytes) const {
+      return begin <= address && address < end && bytes <= end - address;
+    }
+  };
+
   // What one end of a copy is, for its first `bytes` bytes.
   struct End {
     Place place;
     bool for_kernel;
     size_t bytes;
-    uintptr_t range_end;  // up to where a neighbour belongs to the same memory
+    Span span;
   };
 
+  CopyKind add_to_other_memory(const Copy& copy);
+  void append(CopyKind kind, const Copy& copy);
   End look(uintptr_t address, size_t bytes);
   End look_at_device(const MemoryRange& first, uintptr_t address, size_t bytes);
   End look_at_pageable(uintptr_t address, size_t bytes);
-  std::vector<Copy>& list_for(const End& src, const End& dst);
 
   MemoryMap& memory_;
   int device_;
-  CopyPlan plan_;
-  // The list that the last copy went to, and how far its last entry may grow.
-  std::vector<Copy>* last_list_ = nullptr;
-  uintptr_t src_limit_ = 0;
-  uintptr_t dst_limit_ = 0;
+  std::vector<Copy> lists_[kNumCopyKinds];
+  // Where the last copy went, and the memory that its ends are in. Its entry may grow there.
+  CopyKind last_kind_ = CopyKind::kSingly;
+  Span last_src_;
+  Span last_dst_;
+  bool may_grow_ = false;
 };
 
 }  // namespace kvops::cuda

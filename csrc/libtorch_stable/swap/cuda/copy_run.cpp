@@ -1,19 +1,216 @@
-// Plans copies and carries them out. See copy_run.h.
+// Plans copies and carries them out while more are added. See copy_run.h.
+// Planning and launching hide beside the copying: the first copies go out as soon as there are
+// some, later ones whenever they fill a table. What the driver copies goes out at the end: it is
+// large or rare, and the host may have to wait for pageable memory.
 #include "swap/cuda/copy_run.h"
 
-#include "swap/cuda/run_plan.h"
+#include <algorithm>
+#include <cstdint>
+#include <mutex>
+
+#include "common/cuda/capture.h"
+#include "swap/cuda/driver_copies.h"
+#include "swap/cuda/kernels/copy_launch.h"
+#include "swap/cuda/stream_order.h"
 
 namespace kvops::cuda {
+namespace {
+
+// Enough to keep the GPU busy (4 KiB each: 10 us) until the next table is full.
+constexpr size_t kFirstCopies = 128;
+constexpr int kDeviceCtasPerSm = 2;
+constexpr int kMaxDevices = 64;
+
+struct DeviceFacts {
+  int multiprocessors = 0;
+  int compute_major = 0;
+  int greatest_priority = 0;
+};
+
+DeviceFacts ask_device(const CudaContext& context) {
+  DeviceFacts facts;
+  const auto attribute = [&context](cudaDeviceAttr which) {
+    int value = 0;
+    context.check(cudaDeviceGetAttribute(&value, which, context.device()), "device attribute");
+    return value;
+  };
+  facts.multiprocessors = attribute(cudaDevAttrMultiProcessorCount);
+  facts.compute_major = attribute(cudaDevAttrComputeCapabilityMajor);
+  context.check(cudaDeviceGetStreamPriorityRange(nullptr, &facts.greatest_priority),
+                "stream priority range");
+  return facts;
+}
+
+const DeviceFacts& device_facts(const CudaContext& context) {
+  static std::mutex mutex;
+  static DeviceFacts facts[kMaxDevices];
+  const int device = context.device();
+  if (device < 0 || device >= kMaxDevices) context.check(cudaErrorInvalidDevice, "swap");
+  const std::lock_guard<std::mutex> lock(mutex);
+  if (facts[device].multiprocessors == 0) facts[device] = ask_device(context);
+  return facts[device];
+}
+
+bool is_legacy_stream(cudaStream_t stream) {
+  return stream == nullptr || stream == cudaStreamLegacy;
+}
+
+size_t sum_of(std::span<const Copy> copies) {
+  size_t bytes = 0;
+  for (const Copy& copy : copies) bytes += copy.bytes;
+  return bytes;
+}
+
+}  // namespace
 
 CopyRun::CopyRun(const CudaContext& context, const DriverEntry& driver, const CopyHints& hints)
     : context_(context),
       driver_(driver),
       hints_(hints),
+      wishes_(swap_wishes()),
+      choice_{.allowed = wishes_.paths,
+              .has_batch = batch_call_works(driver),
+              .has_2d = driver.memcpy_2d_async != nullptr,
+              .capturing = is_capturing(context.stream()),
+              .on_default_stream = is_legacy_stream(context.stream()),
+              .model = &path_model(context.device())},
       memory_(context.op(), &driver),
-      planner_(memory_, context.device()) {}
+      planner_(memory_, context.device()) {
+  std::fill(std::begin(list_limits_), std::end(list_limits_), SIZE_MAX);
+  for (const CopyKind kind : {CopyKind::kWithinDevice, CopyKind::kToDevice, CopyKind::kToHost}) {
+    list_limits_[static_cast<int>(kind)] = kFirstCopies;
+  }
+}
 
-void CopyRun::add(const Copy& copy) { planner_.add(copy); }
+// The list is long enough for some of it to go out.
+void CopyRun::go_on(CopyKind kind) {
+  std::vector<Copy>& list = planner_.list(kind);
+  // The last entry may still grow.
+  const size_t issued = issue(kind, std::span(list).first(list.size() - 1), /*is_all=*/false);
+  list.erase(list.begin(), list.begin() + static_cast<std::ptrdiff_t>(issued));
+  list_limits_[static_cast<int>(kind)] =
+      issued > 0 ? list.size() + kernels::kMostCopies : 2 * list.size();
+}
 
-void CopyRun::finish() { run_plan(context_, driver_, planner_.take(), hints_.any_order); }
+void CopyRun::finish() {
+  for (const CopyKind kind :
+       {CopyKind::kWithinDevice, CopyKind::kToDevice, CopyKind::kToHost, CopyKind::kByDriver}) {
+    issue(kind, planner_.list(kind), /*is_all=*/true);
+  }
+  by_batch_or_singly(batch_);
+  singly(single_);
+  // Last: the host may have to wait for copies of pageable memory.
+  singly(planner_.list(CopyKind::kSingly));
+  note_swap_paths(used_);
+}
+
+// Returns how many copies from the front are done with. Unless these are all, it may be that none
+// are, as more have to be seen.
+size_t CopyRun::issue(CopyKind kind, std::span<const Copy> copies, bool is_all) {
+  const bool over_link = kind == CopyKind::kToDevice || kind == CopyKind::kToHost;
+  size_t done = 0;
+  while (done < copies.size()) {
+    std::span<const Copy> part = copies.subspan(done);
+    const size_t rows = over_link ? choice_.rows(part) : 1;
+    if (rows >= kLeastRows) {
+      if (rows == part.size() && !is_all) return done;
+      part = part.first(rows);
+      done += rows;
+      if (by_2d(kind, part)) continue;
+      done -= rows;
+    }
+    const unsigned path = path_for(kind, part, is_all);
+    if (path != kSwapKernel && !is_all) return done;
+    if (path == kSwapKernel) {
+      by_kernel(kind, part);
+    } else {
+      std::vector<Copy>& later = path == kSwapBatch ? batch_ : single_;
+      later.insert(later.end(), part.begin(), part.end());
+    }
+    done += part.size();
+  }
+  return done;
+}
+
+// Decided once for each kind: by what was seen of it so far, and how much of the call that was.
+unsigned CopyRun::path_for(CopyKind kind, std::span<const Copy> copies, bool is_all) {
+  unsigned& path = paths_[static_cast<int>(kind)];
+  if (path == 0) {
+    const double part_of_all = is_all || hints_.num_copies <= added_
+                                   ? 1.0
+                                   : static_cast<double>(added_) / hints_.num_copies;
+    const auto scale = [part_of_all](size_t n) {
+      return static_cast<size_t>(static_cast<double>(n) / part_of_all);
+    };
+    path = choice_.scattered(kind, scale(copies.size()), scale(sum_of(copies)));
+  }
+  return path;
+}
+
+// False if another way is better. Rows are looked at one by one when they are added, but the driver
+// looks at all that lies between the first and the last.
+bool CopyRun::by_2d(CopyKind kind, std::span<const Copy> rows) {
+  if (!choice_.strided(kind, rows.size(), sum_of(rows))) return false;
+  const Copy& first = rows.front();
+  const Copy& last = rows.back();
+  if (!memory_.at(first.src).contains(last.src + last.bytes - 1)) return false;
+  if (!memory_.at(first.dst).contains(last.dst + last.bytes - 1)) return false;
+  copy_as_2d(driver_, context_.op(), context_.stream(), rows);
+  used_ |= kSwapStrided;
+  kernel_is_last_ = false;
+  return true;
+}
+
+void CopyRun::by_kernel(CopyKind kind, std::span<const Copy> copies) {
+  used_ |= kSwapKernel;
+  const DeviceFacts& facts = device_facts(context_);
+  const bool within_device = kind == CopyKind::kWithinDevice;
+  kernels::CopyLaunch launch{
+      .stream = context_.stream(),
+      .max_ctas = within_device ? facts.multiprocessors * kDeviceCtasPerSm : wishes_.max_sms,
+      // Few thread blocks that the link keeps waiting: they must not wait for each wave of a kernel
+      // that fills the GPU as well.
+      .priority = within_device ? 0 : facts.greatest_priority,
+      .overlaps_previous = false,
+  };
+  while (!copies.empty()) {
+    launch.overlaps_previous = kernel_is_last_ && facts.compute_major >= 9 && !choice_.capturing;
+    size_t launched = 0;
+    context_.check(kernels::launch_copies(copies, launch, launched));
+    kernel_is_last_ = true;
+    copies = copies.subspan(launched);
+  }
+}
+
+void CopyRun::by_batch_or_singly(std::span<const Copy> copies) {
+  if (!copies.empty()) copies = copies.subspan(by_batch(copies));
+  singly(copies);
+}
+
+// Returns how many copies it has issued.
+size_t CopyRun::by_batch(std::span<const Copy> copies) {
+  BatchOptions options{.op = context_.op(),
+                       .stream = context_.stream(),
+                       .any_order = hints_.any_order,
+                       .chunk_copies = max_descriptors()};
+  size_t done = 0;
+  if (!choice_.on_default_stream) {
+    done = copy_by_batch(driver_, options, copies);
+  } else {
+    // The driver refuses the legacy default stream, which is torch's default.
+    SideStream side(context_, context_.stream());
+    options.stream = side.stream();
+    done = copy_by_batch(driver_, options, copies);
+    side.join();
+  }
+  if (done > 0) used_ |= kSwapBatch;
+  return done;
+}
+
+void CopyRun::singly(std::span<const Copy> copies) {
+  if (copies.empty()) return;
+  used_ |= kSwapSingle;
+  copy_one_by_one(driver_, context_.op(), context_.stream(), copies);
+}
 
 }  // namespace kvops::cuda

@@ -10,12 +10,16 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
+#include <vector>
 
 #include "common/cuda/context.h"
 #include "swap/cuda/copy.h"
 #include "swap/cuda/copy_plan.h"
 #include "swap/cuda/driver_entry.h"
 #include "swap/cuda/memory_map.h"
+#include "swap/cuda/path_choice.h"
+#include "swap/paths.h"
 
 namespace kvops::cuda {
 
@@ -31,17 +35,39 @@ class CopyRun {
   CopyRun(const CudaContext& context, const DriverEntry& driver, const CopyHints& hints);
 
   // At least one byte; addresses may be of any memory: pinned, pageable, any device's.
-  void add(const Copy& copy);
+  void add(const Copy& copy) {
+    ++added_;
+    const CopyKind kind = planner_.add(copy);
+    if (planner_.list(kind).size() > list_limits_[static_cast<int>(kind)]) go_on(kind);
+  }
 
   // Issues what is left and notes the paths (kvops.swap.last_path). Must be called, once.
   void finish();
 
  private:
+  void go_on(CopyKind kind);
+  size_t issue(CopyKind kind, std::span<const Copy> copies, bool is_all);
+  unsigned path_for(CopyKind kind, std::span<const Copy> copies, bool is_all);
+  bool by_2d(CopyKind kind, std::span<const Copy> rows);
+  void by_kernel(CopyKind kind, std::span<const Copy> copies);
+  void by_batch_or_singly(std::span<const Copy> copies);
+  size_t by_batch(std::span<const Copy> copies);
+  void singly(std::span<const Copy> copies);
+
   const CudaContext& context_;
   const DriverEntry& driver_;
   CopyHints hints_;
+  SwapWishes wishes_;
+  PathChoice choice_;
   MemoryMap memory_;
   CopyPlanner planner_;
+  int64_t added_ = 0;
+  size_t list_limits_[kNumCopyKinds];   // with more copies in a list some of them can go out
+  unsigned paths_[kNumCopyKinds] = {};  // once decided
+  std::vector<Copy> batch_;             // left to the driver, for the end
+  std::vector<Copy> single_;
+  unsigned used_ = 0;
+  bool kernel_is_last_ = false;  // on the stream, of this call
 };
 
 }  // namespace kvops::cuda

@@ -1,4 +1,4 @@
-// Batched and single copies through the driver. See driver_copies.h.
+// Batched, single and 2-D copies through the driver. See driver_copies.h.
 // The driver copies the tables it gets before the call returns: ours live no longer than that.
 #include "swap/cuda/driver_copies.h"
 
@@ -77,11 +77,13 @@ size_t max_descriptors() {
   return number;
 }
 
+bool batch_call_works(const DriverEntry& driver) {
+  return driver.memcpy_batch_async != nullptr && !batch_unsupported.load(std::memory_order_relaxed);
+}
+
 size_t copy_by_batch(const DriverEntry& driver, const BatchOptions& options,
                      std::span<const Copy> copies) {
-  if (driver.memcpy_batch_async == nullptr || batch_unsupported.load(std::memory_order_relaxed)) {
-    return 0;
-  }
+  if (!batch_call_works(driver)) return 0;
   // attrs and attrs_idxs have num_attrs entries each (NVIDIA's contract): entry k is the index of
   // the first copy that attribute k is for. One attribute for all copies is therefore {0} and 1,
   // however many copies there are. Enlarging the tables to one entry for each copy, as has been
@@ -107,6 +109,39 @@ size_t copy_by_batch(const DriverEntry& driver, const BatchOptions& options,
     done += chunk.size();
   }
   return done;
+}
+
+size_t rows_of_2d(std::span<const Copy> copies) {
+  if (copies.size() < 2) return copies.size();
+  const size_t bytes = copies[0].bytes;
+  // A distance downwards wraps and is too large.
+  const uintptr_t src_pitch = copies[1].src - copies[0].src;
+  const uintptr_t dst_pitch = copies[1].dst - copies[0].dst;
+  const auto is_pitch = [bytes](uintptr_t pitch) { return bytes <= pitch && pitch <= INT32_MAX; };
+  if (!is_pitch(src_pitch) || !is_pitch(dst_pitch)) return 1;
+  size_t rows = 1;
+  while (rows < copies.size() && copies[rows].bytes == bytes &&
+         copies[rows].src - copies[rows - 1].src == src_pitch &&
+         copies[rows].dst - copies[rows - 1].dst == dst_pitch) {
+    ++rows;
+  }
+  return rows;
+}
+
+void copy_as_2d(const DriverEntry& driver, const char* op, CUstream stream,
+                std::span<const Copy> copies) {
+  CUDA_MEMCPY2D copy{};
+  copy.srcMemoryType = copy.dstMemoryType = CU_MEMORYTYPE_UNIFIED;
+  copy.srcDevice = copies[0].src;
+  copy.dstDevice = copies[0].dst;
+  copy.srcPitch = copies[1].src - copies[0].src;
+  copy.dstPitch = copies[1].dst - copies[0].dst;
+  copy.WidthInBytes = copies[0].bytes;
+  copy.Height = copies.size();
+  const CUresult error = driver.memcpy_2d_async(&copy, stream);
+  if (error == CUDA_SUCCESS) return;
+  fail(driver, op, "cuMemcpy2DAsync",
+       std::to_string(copies.size()) + " rows, the first being " + copy_text(copies[0]), error);
 }
 
 void copy_one_by_one(const DriverEntry& driver, const char* op, CUstream stream,

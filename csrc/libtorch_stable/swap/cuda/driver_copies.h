@@ -1,6 +1,6 @@
-// Copies by the driver: many with one call, or one by one. Every return code is looked at; a
-// failure throws std::runtime_error with the entry, its addresses and its size.
-// Called by run_plan. A context must be current, and the stream belong to it.
+// Copies by the driver: many with one call, one by one, or as the rows of one 2-D copy. Every
+// return code is looked at; a failure throws std::runtime_error with the entry, its addresses and
+// its size. Called by copy_run. A context must be current, and the stream belong to it.
 #pragma once
 
 #include <span>
@@ -14,6 +14,9 @@ namespace kvops::cuda {
 // A driver (580.159) has crashed on 51,828 in one call; more than thousands gain nothing.
 size_t max_descriptors();
 
+// False if the driver has no batch call, or has said that it does not support it.
+bool batch_call_works(const DriverEntry& driver);
+
 struct BatchOptions {
   const char* op;
   CUstream stream;      // not the legacy default stream, and not capturing: the driver refuses
@@ -25,6 +28,14 @@ struct BatchOptions {
 // only if the driver does not support the batch call, and then nothing of the others has begun.
 size_t copy_by_batch(const DriverEntry& driver, const BatchOptions& options,
                      std::span<const Copy> copies);
+
+// How many copies at the front of the list are rows of one 2-D copy: of one size, at constant
+// distances that are no smaller. 1 for any single copy; 0 for an empty list.
+size_t rows_of_2d(std::span<const Copy> copies);
+
+// Copies that rows_of_2d has counted, each end within one allocation, by one call.
+void copy_as_2d(const DriverEntry& driver, const char* op, CUstream stream,
+                std::span<const Copy> copies);
 
 // In order, each after the one before.
 void copy_one_by_one(const DriverEntry& driver, const char* op, CUstream stream,

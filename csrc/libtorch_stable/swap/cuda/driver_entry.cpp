@@ -46,6 +46,7 @@ DriverEntry find_all(void* library) {
       .pointer_get_attributes =
           find<decltype(&cuPointerGetAttributes)>(library, "cuPointerGetAttributes"),
       .get_error_name = find<decltype(&cuGetErrorName)>(library, "cuGetErrorName"),
+      .memcpy_2d_async = find<decltype(&cuMemcpy2DAsync)>(library, "cuMemcpy2DAsync_v2"),
       .memcpy_batch_async = find_batch_call(library),
   };
 }

@@ -22,8 +22,9 @@ using MemcpyBatchAsync12080 = CUresult(CUDAAPI*)(CUdeviceptr* dsts, CUdeviceptr*
 struct DriverEntry {
   decltype(&cuMemcpyAsync) memcpy_async;
   decltype(&cuPointerGetAttributes) pointer_get_attributes;
-  decltype(&cuGetErrorName) get_error_name;  // may be null
-  MemcpyBatchAsync12080 memcpy_batch_async;  // null if the driver is older than 12.8
+  decltype(&cuGetErrorName) get_error_name;    // may be null
+  decltype(&cuMemcpy2DAsync) memcpy_2d_async;  // may be null
+  MemcpyBatchAsync12080 memcpy_batch_async;    // null if the driver is older than 12.8
 };
 
 // Looked up once, by whichever thread comes first; null where there is no driver.

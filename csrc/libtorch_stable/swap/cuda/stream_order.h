@@ -1,5 +1,5 @@
 // Order between streams by events, without waiting on the host.
-// Used by run_plan for the side stream that stands in for the legacy default stream, and by
+// Used by CopyRun for the side stream that stands in for the legacy default stream, and by
 // swap_blocks for copies between two GPUs.
 #pragma once
 

@@ -1,7 +1,6 @@
 // Launches of the copy kernels. Addresses may be of this device or of pinned host memory that it
 // can reach under the same address.
-// Called by run_plan and by swap_blocks; the device must be current. Small and large tables are
-// compiled apart: a driver that knows no large parameters must not be asked to load both.
+// Called by copy_run and by swap_blocks; the device must be current.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -12,11 +11,25 @@
 
 namespace kvops::kernels {
 
-// All at the same time, by at most `max_ctas` thread blocks.
-cudaError_t launch_copies_small(std::span<const cuda::Copy> copies, int max_ctas,
-                                cudaStream_t stream);
-cudaError_t launch_copies_large(std::span<const cuda::Copy> copies, int max_ctas,
-                                cudaStream_t stream);
+struct RowTable;
+struct BlockTable;
+
+struct CopyLaunch {
+  cudaStream_t stream;
+  int max_ctas;
+  int priority;            // as of a stream: lower ones get free room first; 0 for the stream's own
+  bool overlaps_previous;  // may start before the stream's last kernel, one of these, has ended
+};
+
+// How many copies at the front of the list one launch can take at most.
+inline constexpr size_t kMostCopies = 500;
+
+// Launches some copies from the front of the list, all at the same time; says how many.
+cudaError_t launch_copies(std::span<const cuda::Copy> copies, const CopyLaunch& launch,
+                          size_t& launched);
+
+cudaError_t launch_rows(const RowTable& table, const CopyLaunch& launch);
+cudaError_t launch_blocks(const BlockTable& table, const CopyLaunch& launch);
 
 // One after the other, each as memmove does it: for copies that depend on each other. Slow: one
 // thread block does it all.

@@ -1,21 +1,19 @@
 // Copies between any addresses that the device reaches: every warp takes the next piece of 4 KiB.
-// Instantiated by copy_small.cu and copy_large.cu, launched through copy_launch.h.
+// Launched through copy_launch.h, for what copy_rows.cu does not take.
 // 16 bytes a lane where source and target agree in alignment, else what their distance allows.
-#pragma once
-
 #include <cuda_runtime.h>
 
 #include <algorithm>
 #include <cstdint>
-#include <span>
 
-#include "swap/cuda/copy.h"
+#include "swap/cuda/kernels/copy_overlap.cuh"
 #include "swap/cuda/kernels/copy_table.h"
 #include "swap/cuda/kernels/copy_units.cuh"
 
 namespace kvops::kernels {
+namespace {
 
-inline constexpr int kCopyThreads = 512;
+constexpr int kThreads = 512;
 
 // What a lane still has to copy: every 32nd unit.
 template <class Unit>
@@ -42,8 +40,7 @@ struct LaneCopy {
 };
 
 template <class Unit>
-static __device__ __forceinline__ void copy_units(uint64_t dst, uint64_t src, uint32_t units,
-                                                  int lane) {
+__device__ __forceinline__ void copy_units(uint64_t dst, uint64_t src, uint32_t units, int lane) {
   LaneCopy<Unit> copy{reinterpret_cast<const Unit*>(src) + lane,
                       reinterpret_cast<Unit*>(dst) + lane, static_cast<int>(units) - lane};
 #pragma unroll 1
@@ -55,16 +52,15 @@ static __device__ __forceinline__ void copy_units(uint64_t dst, uint64_t src, ui
 }
 
 // Less than one unit, a byte in each lane.
-static __device__ __forceinline__ void copy_end(uint64_t dst, uint64_t src, uint32_t bytes,
-                                                int lane) {
+__device__ __forceinline__ void copy_end(uint64_t dst, uint64_t src, uint32_t bytes, int lane) {
   if (lane < static_cast<int>(bytes)) {
     reinterpret_cast<uint8_t*>(dst)[lane] = reinterpret_cast<const uint8_t*>(src)[lane];
   }
 }
 
 template <class Unit>
-static __device__ __forceinline__ void copy_piece_as(uint64_t dst, uint64_t src, uint32_t bytes,
-                                                     int lane) {
+__device__ __forceinline__ void copy_piece_as(uint64_t dst, uint64_t src, uint32_t bytes,
+                                              int lane) {
   const Parts parts = parts_of<Unit>(dst, bytes);
   copy_end(dst, src, parts.head_bytes, lane);
   const auto units = static_cast<uint32_t>(parts.units);
@@ -73,8 +69,7 @@ static __device__ __forceinline__ void copy_piece_as(uint64_t dst, uint64_t src,
   copy_end(dst + done, src + done, bytes - done, lane);
 }
 
-static __device__ __forceinline__ void copy_piece(uint64_t dst, uint64_t src, uint32_t bytes,
-                                                  int lane) {
+__device__ __forceinline__ void copy_piece(uint64_t dst, uint64_t src, uint32_t bytes, int lane) {
   switch (common_unit_bytes(dst, src)) {
     case 16:
       return copy_piece_as<uint4>(dst, src, bytes, lane);
@@ -90,9 +85,7 @@ static __device__ __forceinline__ void copy_piece(uint64_t dst, uint64_t src, ui
 }
 
 // The entry that a piece belongs to: the last one that begins at it or before it.
-template <int kCapacity>
-static __device__ __forceinline__ uint32_t entry_of(const CopyTable<kCapacity>& table,
-                                                    uint32_t piece) {
+__device__ __forceinline__ uint32_t entry_of(const BlockTable& table, uint32_t piece) {
   uint32_t low = 0;
   uint32_t high = table.num_entries - 1;
   while (low < high) {
@@ -106,31 +99,30 @@ static __device__ __forceinline__ uint32_t entry_of(const CopyTable<kCapacity>& 
   return low;
 }
 
-template <int kCapacity>
-__global__ void __launch_bounds__(kCopyThreads, 2)
-    copy_blocks_kernel(const __grid_constant__ CopyTable<kCapacity> table) {
+__global__ void __launch_bounds__(kThreads, 2)
+    copy_blocks_kernel(const __grid_constant__ BlockTable table) {
   const int lane = threadIdx.x % 32;
-  const uint32_t warps = gridDim.x * (kCopyThreads / 32);
+  const uint32_t warps = gridDim.x * (kThreads / 32);
   // Neighbouring pieces go to different multiprocessors, so that few pieces use many of them.
   uint32_t piece = (threadIdx.x / 32) * gridDim.x + blockIdx.x;
-  for (; piece < table.num_pieces; piece += warps) {
-    const CopyEntry& entry = table.entries[entry_of(table, piece)];
+  while (piece < table.num_pieces) {
+    const bool is_last = table.num_pieces - piece <= warps;
+    if (is_last) let_next_start();
+    const BlockEntry& entry = table.entries[entry_of(table, piece)];
     const uint32_t offset = (piece - entry.first_piece) * kPieceBytes;
     copy_piece(entry.dst + offset, entry.src + offset, min(kPieceBytes, entry.bytes - offset),
                lane);
+    if (is_last) break;
+    piece += warps;
   }
+  finish_after_previous();
 }
 
-template <int kCapacity>
-cudaError_t launch_copies(std::span<const cuda::Copy> copies, int max_ctas, cudaStream_t stream) {
-  CopyTable<kCapacity> table;
-  for (TableFiller filler(copies); filler.fill(table);) {
-    const unsigned ctas = std::min(static_cast<unsigned>(max_ctas), table.num_pieces);
-    copy_blocks_kernel<kCapacity><<<ctas, kCopyThreads, 0, stream>>>(table);
-    const cudaError_t error = cudaGetLastError();
-    if (error != cudaSuccess) return error;
-  }
-  return cudaSuccess;
+}  // namespace
+
+cudaError_t launch_blocks(const BlockTable& table, const CopyLaunch& launch) {
+  const unsigned ctas = std::min(static_cast<unsigned>(launch.max_ctas), table.num_pieces);
+  return launch_table(copy_blocks_kernel, table, ctas, kThreads, launch);
 }
 
 }  // namespace kvops::kernels

@@ -1,0 +1,49 @@
+// Launches of one call without gaps between them: the next one's thread blocks start while the last
+// pieces of this one are on their way (programmatic dependent launch, from 9.0 on).
+// Included by the copy kernels. Each must call let_next_start in every warp that copies (an exit
+// counts, too) and finish_after_previous at its end.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include "swap/cuda/kernels/copy_launch.h"
+
+namespace kvops::kernels {
+
+static __device__ __forceinline__ void let_next_start() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;");
+#endif
+}
+
+// A launch must not be done before the one that it overlaps: what the caller's stream gets next
+// waits for the last one only. One thread that waits is enough to keep the grid from ending.
+static __device__ __forceinline__ void finish_after_previous() {
+#if __CUDA_ARCH__ >= 900
+  if (blockIdx.x == 0 && threadIdx.x == 0) asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+template <class Table>
+cudaError_t launch_table(void (*kernel)(Table), const Table& table, unsigned ctas, int threads,
+                         const CopyLaunch& launch) {
+  cudaLaunchAttribute attributes[2] = {};
+  unsigned count = 0;
+  if (launch.priority != 0) {
+    attributes[count].id = cudaLaunchAttributePriority;
+    attributes[count++].val.priority = launch.priority;
+  }
+  if (launch.overlaps_previous) {
+    attributes[count].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attributes[count++].val.programmaticStreamSerializationAllowed = 1;
+  }
+  cudaLaunchConfig_t config = {};
+  config.gridDim = dim3(ctas);
+  config.blockDim = dim3(static_cast<unsigned>(threads));
+  config.stream = launch.stream;
+  config.attrs = attributes;
+  config.numAttrs = count;
+  return cudaLaunchKernelEx(&config, kernel, table);
+}
+
+}  // namespace kvops::kernels

@@ -1,0 +1,97 @@
+// Puts copies into tables. Called by copy_launch.cpp; no CUDA, so that tests can look at tables.
+#pragma once
+
+#include <algorithm>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "swap/cuda/copy.h"
+#include "swap/cuda/kernels/copy_table.h"
+
+namespace kvops::kernels {
+
+// Copies of any size, one table after the other.
+class BlockFiller {
+ public:
+  explicit BlockFiller(std::span<const cuda::Copy> copies) : rest_(copies) {}
+
+  // False if nothing was left.
+  bool fill(BlockTable& table) {
+    table.num_entries = 0;
+    table.num_pieces = 0;
+    while (!rest_.empty() && table.num_entries < BlockTable::kCapacity) {
+      const cuda::Copy& copy = rest_.front();
+      const auto bytes =
+          static_cast<uint32_t>(std::min<size_t>(copy.bytes - done_bytes_, kMaxEntryBytes));
+      table.entries[table.num_entries++] = {copy.src + done_bytes_, copy.dst + done_bytes_, bytes,
+                                            table.num_pieces};
+      table.num_pieces += (bytes + kPieceBytes - 1) / kPieceBytes;
+      done_bytes_ += bytes;
+      if (done_bytes_ == copy.bytes) {
+        rest_ = rest_.subspan(1);
+        done_bytes_ = 0;
+      }
+    }
+    return table.num_entries > 0;
+  }
+
+ private:
+  std::span<const cuda::Copy> rest_;
+  size_t done_bytes_ = 0;  // of the first of the rest
+};
+
+// How a run of copies fits into one RowTable: the first `count` of them, 0 if none do.
+struct RowFit {
+  size_t count = 0;
+  uint64_t src = UINT64_MAX;  // lowest addresses
+  uint64_t dst = UINT64_MAX;
+  uint32_t step_bits = 0;
+};
+
+inline RowFit fit_rows(std::span<const cuda::Copy> copies) {
+  RowFit fit;
+  const cuda::Copy& first = copies.front();
+  if (first.bytes > kMaxEntryBytes || first.bytes % kUnitBytes != 0) return fit;
+  uint64_t last_src = 0;
+  uint64_t last_dst = 0;
+  uint64_t distance_bits = 0;  // set where addresses differ, or differ from whole units
+  const size_t most = std::min<size_t>(copies.size(), RowTable::kCapacity);
+  while (fit.count < most && copies[fit.count].bytes == first.bytes) {
+    const cuda::Copy& copy = copies[fit.count];
+    if ((copy.src | copy.dst) % kUnitBytes != 0) break;
+    fit.src = std::min<uint64_t>(fit.src, copy.src);
+    fit.dst = std::min<uint64_t>(fit.dst, copy.dst);
+    last_src = std::max<uint64_t>(last_src, copy.src);
+    last_dst = std::max<uint64_t>(last_dst, copy.dst);
+    distance_bits |= (copy.src ^ first.src) | (copy.dst ^ first.dst);
+    ++fit.count;
+  }
+  if (fit.count == 0) return fit;
+  fit.step_bits = static_cast<uint32_t>(std::min(std::countr_zero(distance_bits), 31));
+  const uint64_t reach = std::max(last_src - fit.src, last_dst - fit.dst) >> fit.step_bits;
+  // Farther apart than 32 bits of steps: rare, and BlockTable takes them.
+  if (reach > UINT32_MAX) fit.count = 0;
+  return fit;
+}
+
+inline RowTable fill_rows(std::span<const cuda::Copy> copies, const RowFit& fit) {
+  const auto units = static_cast<uint32_t>(copies.front().bytes / kUnitBytes);
+  const uint32_t rows = (units + kRowUnits - 1) / kRowUnits;
+  const auto num_rows = static_cast<uint32_t>(rows * fit.count);
+  RowTable table{.src = fit.src,
+                 .dst = fit.dst,
+                 .by_rows_per_entry = Divisor(rows, num_rows),
+                 .num_rows = num_rows,
+                 .rows_per_entry = rows,
+                 .units_per_entry = units,
+                 .step_bits = fit.step_bits};
+  for (size_t i = 0; i < fit.count; ++i) {
+    table.entries[i] = {static_cast<uint32_t>((copies[i].src - fit.src) >> fit.step_bits),
+                        static_cast<uint32_t>((copies[i].dst - fit.dst) >> fit.step_bits)};
+  }
+  return table;
+}
+
+}  // namespace kvops::kernels

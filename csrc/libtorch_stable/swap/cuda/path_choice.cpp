@@ -1,0 +1,66 @@
+// See path_choice.h.
+#include "swap/cuda/path_choice.h"
+
+#include "swap/cuda/driver_copies.h"
+
+namespace kvops::cuda {
+namespace {
+
+// A kernel must be this much faster than the driver to be worth the multiprocessors.
+constexpr double kWorthIt = 0.97;
+// Two events, made, recorded and waited for (H200).
+constexpr double kDetourMicroseconds = 4;
+
+}  // namespace
+
+double PathChoice::microseconds(SwapPath path, CopyKind kind, size_t copies, size_t bytes) const {
+  const double detour = path == kSwapBatch && on_default_stream ? kDetourMicroseconds : 0;
+  return model->cost(kind, path).of(copies, bytes) + detour;
+}
+
+unsigned PathChoice::possible() const {
+  unsigned paths = allowed;
+  if (!has_batch || capturing) paths &= ~static_cast<unsigned>(kSwapBatch);
+  if (!has_2d) paths &= ~static_cast<unsigned>(kSwapStrided);
+  return paths;
+}
+
+unsigned PathChoice::cheapest(unsigned paths, CopyKind kind, size_t copies, size_t bytes) const {
+  unsigned best = 0;
+  double least = 0;
+  for (const SwapPath path : kModelPaths) {
+    if ((paths & path) == 0) continue;
+    const double time = microseconds(path, kind, copies, bytes);
+    // The kernel comes first: what takes no multiprocessor wins if it is about as fast.
+    const double limit = best == kSwapKernel ? least / kWorthIt : least;
+    if (best != 0 && time >= limit) continue;
+    best = path;
+    least = time;
+  }
+  return best;
+}
+
+unsigned PathChoice::scattered(CopyKind kind, size_t copies, size_t bytes) const {
+  const unsigned paths = possible() & ~static_cast<unsigned>(kSwapStrided);
+  const bool by_kernel = (paths & kSwapKernel) != 0;
+  // The driver's engines reach a twentieth of what the multiprocessors do.
+  if (kind == CopyKind::kWithinDevice && by_kernel) return kSwapKernel;
+  if (kind == CopyKind::kToDevice || kind == CopyKind::kToHost) {
+    const unsigned best = cheapest(paths, kind, copies, bytes);
+    if (best != 0) return best;
+  }
+  // What is allowed cannot be, or the model does not know: by the driver, together if it can.
+  const bool singly = (allowed & kSwapBatch) == 0 && (allowed & kSwapSingle) != 0;
+  const bool worth_it = copies > 1 || allowed == kSwapBatch;
+  return has_batch && !capturing && !singly && worth_it ? kSwapBatch : kSwapSingle;
+}
+
+bool PathChoice::strided(CopyKind kind, size_t rows, size_t bytes) const {
+  return cheapest(possible(), kind, rows, bytes) == kSwapStrided;
+}
+
+size_t PathChoice::rows(std::span<const Copy> copies) const {
+  return (possible() & kSwapStrided) != 0 ? rows_of_2d(copies) : 1;
+}
+
+}  // namespace kvops::cuda
