@@ -3,6 +3,7 @@
 // Instead of TORCH_BOX, which allocates for each tensor and string that it takes.
 #pragma once
 
+#include <bit>
 #include <cstdint>
 #include <stdexcept>
 #include <string>
@@ -15,7 +16,7 @@
 
 namespace kvops {
 
-// One argument, owned for the time of the call.
+// One argument, owned for the time of the call. What torch passes as a handle, it passes as it is.
 template <class T>
 struct Unboxed {
   Unboxed(StableIValue boxed) : value(torch::stable::detail::to<T>(boxed)) {}
@@ -24,7 +25,7 @@ struct Unboxed {
 
 template <>
 struct Unboxed<Tensor> {
-  Unboxed(StableIValue boxed) : value(torch::stable::detail::to<AtenTensorHandle>(boxed)) {}
+  Unboxed(StableIValue boxed) : value(std::bit_cast<AtenTensorHandle>(boxed)) {}
   Tensor value;
 };
 
@@ -40,7 +41,7 @@ struct Unboxed<OptionalTensor> {
 template <>
 struct Unboxed<std::string> {
   Unboxed(StableIValue boxed) {
-    const auto handle = torch::stable::detail::to<StringHandle>(boxed);
+    const auto handle = std::bit_cast<StringHandle>(boxed);
     size_t length = 0;
     const char* text = nullptr;
     TORCH_ERROR_CODE_CHECK(torch_string_length(handle, &length));

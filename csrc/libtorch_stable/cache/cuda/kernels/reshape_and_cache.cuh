@@ -11,6 +11,7 @@
 #include "cache/cuda/kernels/slots.cuh"
 #include "cache/cuda/kernels/token_tile.cuh"
 #include "cache/params.h"
+#include "common/cuda/launch.cuh"
 
 namespace kvops::kernels {
 
@@ -299,8 +300,7 @@ cudaError_t launch_split_writer(const CacheWriterParams& p, const SkipReport& re
       .tile_tokens_log2 = log2,
   };
   const dim3 grid(static_cast<unsigned>(tiles < INT32_MAX ? tiles : INT32_MAX), 2);
-  reshape_and_cache_kernel<Mover><<<grid, kSplitThreads, 0, stream>>>(w);
-  return cudaGetLastError();
+  return launch_kernel(reshape_and_cache_kernel<Mover>, grid, kSplitThreads, stream, w);
 }
 
 inline cudaError_t launch_reshape_and_cache(const CacheWriterParams& p, const SkipReport& report,

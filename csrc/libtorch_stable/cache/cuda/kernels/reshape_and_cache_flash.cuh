@@ -10,6 +10,7 @@
 #include "cache/cuda/kernels/movers.cuh"
 #include "cache/cuda/kernels/slots.cuh"
 #include "cache/params.h"
+#include "common/cuda/launch.cuh"
 
 namespace kvops::kernels {
 
@@ -124,8 +125,8 @@ cudaError_t launch_flash_writer(const CacheWriterParams& p, int64_t elems, const
   const int64_t tile = threads * kFlashUnitsInFlight;
   const int64_t tiles = (units + tile - 1) / tile;
   const dim3 grid(static_cast<unsigned>(tiles < INT32_MAX ? tiles : INT32_MAX), 2);
-  reshape_and_cache_flash_kernel<Mover><<<grid, static_cast<unsigned>(threads), 0, stream>>>(w);
-  return cudaGetLastError();
+  return launch_kernel(reshape_and_cache_flash_kernel<Mover>, grid, static_cast<unsigned>(threads),
+                       stream, w);
 }
 
 // What must be a multiple of the size of a unit: of the input, and of the cache.
