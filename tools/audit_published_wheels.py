@@ -6,7 +6,8 @@
 Fetches each wheel with pip, one at a time, and removes it afterwards. What --verify gives is tried
 with the wheels marked for it. benchmarks/results/audit-wheels.json gets, for every library: counts,
 the oldest torch, the predicted matrix, torch-abi-audit's count of the same thing with every symbol
-that only one of the two counts, and what was loaded where; with --only, the others are kept.
+that only one of the two counts, and what was loaded where; with --only, the others are kept, and
+without --verify what was loaded earlier.
 """
 
 from __future__ import annotations
@@ -54,6 +55,8 @@ WHEELS = (
     Published("xformers==0.0.35", verified=True),
     Published("lmcache==0.5.6", verified=True),
     Published("sgl-kernel==0.3.21"),
+    # FlashAttention itself is on PyPI as source only.
+    Published("vllm-flash-attn==2.6.2", verified=True),
 )
 
 
@@ -75,10 +78,21 @@ def main() -> int:
                 print(f"{name}: could not be fetched")
                 continue
             cells = arguments.verify if published.verified else []
-            results["wheels"][name] = examine(wheel, cells)
+            result = examine(wheel, cells)
+            if not cells:
+                keep_verified(results["wheels"].get(name, {}), result)
+            results["wheels"][name] = result
         print(f"{name}: {summary(results['wheels'][name])}", flush=True)
         RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     return 0
+
+
+def keep_verified(earlier: dict[str, Any], result: dict[str, Any]) -> None:
+    """What was loaded where stays true for the same file."""
+    if earlier.get("sha256") == result["sha256"]:
+        for key, library in result["libraries"].items():
+            if "verified" in earlier["libraries"].get(key, {}):
+                library["verified"] = earlier["libraries"][key]["verified"]
 
 
 def download(requirement: str, folder: Path) -> Path:

@@ -292,6 +292,7 @@ def test_json_values(compile_library, capsys):
         "extra_needed": [],
         "builds": ["cpu", "cu12", "cu13"],
         "driver": False,
+        "platform": None,
     }
     broken, unreadable = document["libraries"]
     assert broken["counts"].pop("shim-too-new") == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import json
 import os
 import random
 import struct
@@ -200,3 +201,55 @@ def test_unreadable_outweighs_broken_and_hides_nothing(good, compile_library, tm
     assert f"{garbage}: unreadable: " in out
     assert f"{good}: clean: " in out
     assert out.endswith("verdict: unreadable (1 clean, 1 policy-broken, 1 unreadable)\n")
+
+
+@pytest.mark.parametrize("name", ["x.so", "x.whl"])
+def test_pipe_is_not_waited_for(name, tmp_path, capsys):
+    os.mkfifo(tmp_path / name)
+    _assert_unreadable(tmp_path / name, "not a regular file", capsys)
+
+
+def test_links_that_lead_nowhere(tmp_path, capsys):
+    (tmp_path / "loop.so").symlink_to("loop.so")
+    (tmp_path / "none.so").symlink_to("missing")
+    assert audit_abi.main([str(tmp_path)]) == 2
+    printed = capsys.readouterr().out
+    assert "loop.so: unreadable: too many levels of symbolic links" in printed
+    assert "none.so: unreadable: no such file or directory" in printed
+
+
+def test_empty_input_is_not_the_current_folder(good, tmp_path, monkeypatch):
+    monkeypatch.chdir(good.parent)
+    with pytest.raises(SystemExit) as stopped:
+        audit_abi.main([""])
+    assert stopped.value.code == 2
+
+
+@pytest.mark.parametrize("option", ["--sarif", "--markdown", "--baseline"])
+@pytest.mark.parametrize("as_json", [False, True], ids=["text", "json"])
+def test_file_that_cannot_be_written(option, as_json, good, tmp_path, capsys):
+    file = tmp_path / "missing" / "file"
+    arguments = [str(good), option, str(file)] + ["--json"] * as_json
+    assert audit_abi.main(arguments) == 2
+    printed = capsys.readouterr().out
+    problem = f"{file}: cannot be written (No such file or directory)"
+    expected = {"schema": 1, "exit_code": 2, "problem": problem}
+    assert json.loads(printed) == expected if as_json else printed == f"unreadable: {problem}\n"
+
+
+@pytest.mark.parametrize("mode", ["--source", "--diff"])
+def test_json_says_why_there_is_no_answer(mode, good, tmp_path, capsys):
+    inputs = [str(tmp_path / "missing.so")] + [str(good)] * (mode == "--diff")
+    assert audit_abi.main(["--json", mode, *inputs]) == 2
+    document = json.loads(capsys.readouterr().out)
+    assert document["exit_code"] == 2
+    assert "missing.so" in document["problem"]
+
+
+def test_reader_that_goes_away(good):
+    command = [sys.executable, audit_abi.__file__, "--json", str(good)]
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (2, "")

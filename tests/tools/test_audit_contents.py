@@ -13,6 +13,7 @@ import torch
 if sys.version_info < (3, 11):
     pytest.skip("torch-abi-audit needs Python 3.11", allow_module_level=True)
 
+from abi_audit.facts import libstdcxx_of_glibc
 from abi_audit.fatbin import DamagedFatbin, read_fatbin
 from audit_support import ANY, audit_json, call, findings_of, make_wheel
 
@@ -44,10 +45,10 @@ def test_gpu_code(compile_library, capsys):
     )
     (report,) = audit_json(capsys, compile_library(f"{ANY}\n{section}"))["libraries"]
     assert report["gpu_code"] == [
-        {"kind": "ptx", "architecture": "compute_90", "entries": 1},
-        {"kind": "sass", "architecture": "sm_75", "entries": 2},
-        {"kind": "sass", "architecture": "sm_90a", "entries": 1},
-        {"kind": "sass", "architecture": "sm_100f", "entries": 1},
+        {"kind": "ptx", "architecture": "compute_90", "entries": 1, "size_bytes": 88},
+        {"kind": "sass", "architecture": "sm_75", "entries": 2, "size_bytes": 176},
+        {"kind": "sass", "architecture": "sm_90a", "entries": 1, "size_bytes": 88},
+        {"kind": "sass", "architecture": "sm_100f", "entries": 1, "size_bytes": 88},
     ]
 
 
@@ -169,6 +170,7 @@ def test_runtime_floor_against_the_wheels_tag(compile_library, tmp_path, capsys)
     assert glibc["pinned_by"] == ["dlsym"]
     major, minor = glibc["version"].split(".")
     tags = {f"manylinux_{major}_{minor}_x86_64": 0, "linux_x86_64": 0, "manylinux1_x86_64": 1}
+    tags["musllinux_1_2_x86_64"] = 1  # it has no glibc at all
     tags[f"manylinux_{major}_{int(minor) - 1}_x86_64.manylinux_{major}_{minor}_x86_64"] = 1
     for tag, status in tags.items():
         wheel = make_wheel(tmp_path / f"x-1-py3-none-{tag}.whl", {"x.so": library})
@@ -177,6 +179,24 @@ def test_runtime_floor_against_the_wheels_tag(compile_library, tmp_path, capsys)
         assert document["libraries"][0]["platform"] == tag
         kinds = [f["kind"] for f in document["libraries"][0]["findings"]]
         assert kinds == ["runtime-too-new"] * status
+
+
+def test_runtime_floor_against_a_platform_by_hand(compile_library, capsys):
+    library = compile_library(DLSYM, runtime=True)
+    for tag, status in {"manylinux1": 1, "manylinux_2_5_x86_64": 1, "manylinux_2_99": 0}.items():
+        document = audit_json(capsys, library, "--platform", tag)
+        assert (document["exit_code"], document["policy"]["platform"]) == (status, tag)
+        kinds = [f["kind"] for f in document["libraries"][0]["findings"]]
+        assert kinds == ["runtime-too-new"] * status
+    for wrong in ("manylinux", "musllinux_1_2", "linux_x86_64", "manylinux_2"):
+        with pytest.raises(SystemExit):
+            audit_json(capsys, library, "--platform", wrong)
+
+
+def test_libstdcxx_of_a_tag():
+    for glibc, newest in {(2, 4): None, (2, 17): 19, (2, 28): 24, (2, 30): 24, (2, 99): 33}.items():
+        found = libstdcxx_of_glibc(glibc)
+        assert (found and found[0]) == (newest and (3, 4, newest))
 
 
 def test_symbols_bound_to_one_version_of_a_library(compile_library, tmp_path, capsys):

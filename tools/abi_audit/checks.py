@@ -11,7 +11,7 @@ from abi3info.models import PyVersion
 from .apis import group_symbols
 from .contents import Contents, read_contents
 from .elf import DynamicSymbol, SharedLibrary, Unreadable, read_library
-from .facts import driver_floor, libstdcxx_of_glibc
+from .facts import driver_floor, glibc_of_tag, libstdcxx_of_glibc
 from .floors import RuntimeFloor, runtime_floors
 from .inputs import Artifact
 from .matrix import find_obstacles, predict
@@ -25,6 +25,8 @@ from .tags import Promise, python_of_library
 # C symbols of torch's own Python module; its C++ ones are found by their namespaces.
 _TORCH_PYTHON = re.compile(r"_?THP[A-Z]")
 _LIBPYTHON = re.compile(r"libpython(3\.\d+t?)\.so")
+#: Symbols that are named where a newer runtime is needed than promised.
+SHOWN_PINS = 5
 _RUNTIME_FAMILY = re.compile(r"(GLIBC|GLIBCXX|CXXABI|GCC|OMP|GOMP|GOACC|LIBGCC)_")
 
 
@@ -81,7 +83,7 @@ def _report(item: _Read, beside: dict[str, SharedLibrary], policy: Policy) -> Li
         *_python_api_outside(library.undefined, python, only_python),
         *_dependencies(artifact.name, library, policy, beside),
         *_versions(library.undefined),
-        *_floors_above(floors, promise),
+        *_floors_above(floors, promise, policy.platform),
         *_contents(contents),
     )
     return LibraryReport(
@@ -182,16 +184,25 @@ def _versions(symbols: tuple[DynamicSymbol, ...]) -> Iterator[Finding]:
         yield Finding(Kind.SYMBOL_VERSION, False, version, f"{version} of {library}", None, detail)
 
 
-def _floors_above(floors: tuple[RuntimeFloor, ...], promise: Promise) -> Iterator[Finding]:
-    if promise.glibc is None:
-        return
-    cxx = libstdcxx_of_glibc(promise.glibc)
-    allowed = {"GLIBC": promise.glibc, "GLIBCXX": cxx and cxx[0], "CXXABI": cxx and cxx[1]}
+def _floors_above(
+    floors: tuple[RuntimeFloor, ...], promise: Promise, by_hand: str | None
+) -> Iterator[Finding]:
+    platform = by_hand or promise.platform
+    glibc = glibc_of_tag(by_hand) if by_hand else promise.glibc
+    cxx = libstdcxx_of_glibc(glibc) if glibc else None
+    allowed = {"GLIBC": glibc, "GLIBCXX": cxx and cxx[0], "CXXABI": cxx and cxx[1]}
     for floor in floors:
         newest = allowed.get(floor.family)
-        if newest is not None and floor.version > newest:
-            detail = f"{promise.platform} promises less; pinned by {', '.join(floor.pinned_by[:5])}"
-            yield Finding(Kind.RUNTIME_TOO_NEW, True, floor.text, floor.text, None, detail)
+        if floor.family == "GLIBC" and platform and platform.startswith("musllinux"):
+            why = f"{platform} has no glibc"
+        elif newest is not None and floor.version > newest:
+            why = f"{platform} promises less"
+        else:
+            continue
+        symbols = ", ".join(floor.pinned_by[:SHOWN_PINS])
+        more = len(floor.pinned_by) - SHOWN_PINS
+        detail = f"{why}; pinned by {symbols}" + (f" and {more} more" if more > 0 else "")
+        yield Finding(Kind.RUNTIME_TOO_NEW, True, floor.text, floor.text, None, detail)
 
 
 def _contents(contents: Contents) -> Iterator[Finding]:

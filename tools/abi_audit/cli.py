@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -12,15 +13,16 @@ from typing import TypeVar
 
 from .checks import audit
 from .diff import diff, diff_json, diff_text
-from .facts import BUILDS
+from .facts import BUILDS, glibc_of_tag
 from .headers import UnreadableSource
 from .inputs import Artifact, find_artifacts
 from .model import LibraryReport, overall
+from .output_files import CannotWrite, write_text
 from .policy import Policy
 from .python_api import parse_python
 from .ratchet import BadBaseline, counts_of_libraries, counts_of_source, run_ratchet
 from .report_github import as_annotations, source_annotations
-from .report_json import SCHEMA, document, source_document
+from .report_json import SCHEMA, document, problem_document, source_document
 from .report_markdown import as_markdown, source_markdown
 from .report_sarif import as_sarif, source_sarif
 from .report_text import as_text, one_line, source_text
@@ -60,6 +62,19 @@ def _argument(parse: Callable[[str], _T]) -> Callable[[str], _T]:
     return parse_argument
 
 
+def _input(text: str) -> Path:
+    if not text:
+        # Path("") is the current folder, and "$WHEEL" may well be empty.
+        raise ValueError("an INPUT is empty")
+    return Path(text)
+
+
+def _platform(text: str) -> str:
+    if glibc_of_tag(text) is None:
+        raise ValueError(f"{text!r} is no manylinux tag such as manylinux_2_28")
+    return text
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="kvops-audit",
@@ -71,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "inputs",
         nargs="*",
-        type=Path,
+        type=_argument(_input),
         metavar="INPUT",
         help="wheel, shared library, directory, or name of an installed package",
     )
@@ -131,6 +146,13 @@ def _add_policy(group: argparse._ArgumentGroup) -> None:
         "load with (default: this one)",
     )
     group.add_argument(
+        "--platform",
+        type=_argument(_platform),
+        metavar="TAG",
+        help="hold the C and C++ runtime against TAG, such as manylinux_2_28 (default: the tag in "
+        "the wheel's name)",
+    )
+    group.add_argument(
         "--build",
         action="append",
         choices=BUILDS,
@@ -166,9 +188,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.source:
             return _run_source(args)
         return _run_diff(args) if args.diff else _run_audit(args)
-    except (UnreadableSource, BadBaseline, CannotVerify) as error:
-        print(f"unreadable: {one_line(str(error))}")
+    except (UnreadableSource, BadBaseline, CannotVerify, CannotWrite) as error:
+        return _give_up(args, str(error))
+    except BrokenPipeError:
+        # Whoever reads the output has gone; the interpreter must not complain when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 2
+
+
+def _give_up(args: argparse.Namespace, problem: str) -> int:
+    """Say why there is no answer, in the form that was asked for."""
+    print(
+        json.dumps(problem_document(problem)) if args.json else f"unreadable: {one_line(problem)}"
+    )
+    return 2
 
 
 def _policy(args: argparse.Namespace) -> Policy:
@@ -178,6 +211,7 @@ def _policy(args: argparse.Namespace) -> Policy:
         extra_needed=tuple(args.allow_needed),
         builds=tuple(args.build or BUILDS),
         driver=args.driver,
+        platform=args.platform,
     )
 
 
@@ -217,8 +251,7 @@ def _run_diff(args: argparse.Namespace) -> int:
     old, new = (audit(_artifacts([path]), _policy(args)) for path in args.inputs)
     unreadable = [report for report in (*old, *new) if report.problem is not None]
     if unreadable:
-        _print(as_text(unreadable))
-        return 2
+        return _give_up(args, "; ".join(f"{r.label}: {r.problem}" for r in unreadable))
     diffs = diff(old, new)
     if args.json:
         print(json.dumps(diff_json(diffs), indent=2))
@@ -249,10 +282,9 @@ def _write_files(
     found: _T,
 ) -> None:
     if args.sarif:
-        args.sarif.write_text(sarif(found), encoding="utf-8")
+        write_text(args.sarif, sarif(found))
     if args.markdown:
-        with args.markdown.open("a", encoding="utf-8") as file:
-            file.write(markdown(found))
+        write_text(args.markdown, markdown(found), append=True)
 
 
 def _print(lines: Iterable[str]) -> None:

@@ -124,8 +124,18 @@ _CUDA_ONLY_SHIMS = frozenset(
 _DRIVER_FLOORS = {11: "450.80.02", 12: "525.60.13", 13: "580.65.06"}
 
 _GLIBC_OF_OLD_TAGS = {"manylinux1": (2, 5), "manylinux2010": (2, 12), "manylinux2014": (2, 17)}
-# glibc of the tag -> newest GLIBCXX, CXXABI that the tag allows.
-_LIBSTDCXX_OF_GLIBC = {(2, 17): ((3, 4, 19), (1, 3, 7)), (2, 28): ((3, 4, 24), (1, 3, 11))}
+# glibc of the tag -> newest GLIBCXX, CXXABI that the tag allows, oldest first.
+_LIBSTDCXX_OF_GLIBC = {
+    (2, 5): ((3, 4, 8), (1, 3, 1)),
+    (2, 12): ((3, 4, 13), (1, 3, 3)),
+    (2, 17): ((3, 4, 19), (1, 3, 7)),
+    (2, 24): ((3, 4, 22), (1, 3, 10)),
+    (2, 27): ((3, 4, 24), (1, 3, 11)),
+    (2, 31): ((3, 4, 28), (1, 3, 12)),
+    (2, 34): ((3, 4, 29), (1, 3, 13)),
+    (2, 35): ((3, 4, 30), (1, 3, 13)),
+    (2, 39): ((3, 4, 33), (1, 3, 15)),
+}
 
 
 def builds_with(library: str) -> tuple[str, ...] | None:
@@ -166,12 +176,15 @@ def driver_floor(cuda_major: int) -> str | None:
 
 
 def glibc_of_tag(platform: str) -> tuple[int, int] | None:
-    """The glibc that a wheel's platform tag promises, or None (``linux_x86_64``, musllinux)."""
+    """The glibc that a wheel's platform tag promises, or None (``linux_x86_64``, musllinux).
+
+    The architecture at its end may be left out.
+    """
     name, _, rest = platform.partition("_")
     if name in _GLIBC_OF_OLD_TAGS:
         return _GLIBC_OF_OLD_TAGS[name]
     parts = rest.split("_")
-    if name != "manylinux" or len(parts) < 3 or not (parts[0] + parts[1]).isdecimal():
+    if name != "manylinux" or len(parts) < 2 or not (parts[0] + parts[1]).isdecimal():
         return None
     return int(parts[0]), int(parts[1])
 
@@ -179,5 +192,9 @@ def glibc_of_tag(platform: str) -> tuple[int, int] | None:
 def libstdcxx_of_glibc(
     glibc: tuple[int, int],
 ) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
-    """The newest GLIBCXX and CXXABI in a wheel promised for that glibc, where they are known."""
-    return _LIBSTDCXX_OF_GLIBC.get(glibc)
+    """The newest GLIBCXX and CXXABI in a wheel promised for that glibc.
+
+    Between two tags that are known, what the older one allows; None before the first.
+    """
+    older = [known for known in _LIBSTDCXX_OF_GLIBC if known <= glibc]
+    return _LIBSTDCXX_OF_GLIBC[older[-1]] if older else None

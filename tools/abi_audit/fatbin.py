@@ -8,7 +8,7 @@ whose fields are read here. The code itself may be compressed; nothing needs to 
 from __future__ import annotations
 
 import struct
-from collections import Counter
+from collections import defaultdict
 from dataclasses import dataclass
 
 #: Sections that hold containers.
@@ -24,6 +24,10 @@ _PTX, _SASS = 1, 2
 _SUFFIXES = ((0x00100000, "a"), (0x00200000, "f"))
 
 
+# Kind, architecture, suffix -> the size of every entry.
+_Sizes = dict[tuple[str, int, str], list[int]]
+
+
 class DamagedFatbin(Exception):
     """The section does not hold what its headers say."""
 
@@ -37,6 +41,8 @@ class GpuCode:
     #: ``"sm_90a"``, ``"compute_80"``.
     architecture: str
     entries: int
+    #: As it lies in the file: compressed, where nvcc was told so.
+    size_bytes: int
 
 
 def read_fatbin(section: bytes) -> tuple[GpuCode, ...]:
@@ -45,7 +51,7 @@ def read_fatbin(section: bytes) -> tuple[GpuCode, ...]:
     Raises:
         DamagedFatbin: an entry reaches beyond its container, or none could be found.
     """
-    found: Counter[tuple[str, int, str]] = Counter()
+    found: _Sizes = defaultdict(list)
     position = section.find(_MAGIC_BYTES)
     if position < 0 and section.strip(b"\0"):
         raise DamagedFatbin("no container in a section for GPU code")
@@ -53,25 +59,31 @@ def read_fatbin(section: bytes) -> tuple[GpuCode, ...]:
         end = _read_container(section, position, found)
         position = section.find(_MAGIC_BYTES, end)
     return tuple(
-        GpuCode(kind, f"{'compute' if kind == 'ptx' else 'sm'}_{number}{suffix}", count)
-        for (kind, number, suffix), count in sorted(found.items())
+        GpuCode(
+            *(kind, f"{'compute' if kind == 'ptx' else 'sm'}_{number}{suffix}"),
+            *(len(sizes), sum(sizes)),
+        )
+        for (kind, number, suffix), sizes in sorted(found.items())
     )
 
 
 def merge(*groups: tuple[GpuCode, ...]) -> tuple[GpuCode, ...]:
     """The code of several sections as one list."""
-    counts: Counter[tuple[str, int, str]] = Counter()
+    same: dict[tuple[str, int, str], list[GpuCode]] = defaultdict(list)
     for code in (code for group in groups for code in group):
-        counts[code.kind, _number(code.architecture), code.architecture] += code.entries
-    return tuple(GpuCode(kind, name, n) for (kind, _, name), n in sorted(counts.items()))
+        same[code.kind, _number(code.architecture), code.architecture].append(code)
+    return tuple(
+        GpuCode(kind, name, sum(c.entries for c in codes), sum(c.size_bytes for c in codes))
+        for (kind, _, name), codes in sorted(same.items())
+    )
 
 
 def _number(architecture: str) -> int:
     return int("".join(c for c in architecture if c.isdigit()))
 
 
-def _read_container(section: bytes, start: int, found: Counter[tuple[str, int, str]]) -> int:
-    """Count the entries of the container at `start`; where it ends."""
+def _read_container(section: bytes, start: int, found: _Sizes) -> int:
+    """Note the entries of the container at `start`; where it ends."""
     try:
         _, _, header, size = _CONTAINER.unpack_from(section, start)
         position, end = start + header, start + header + size
@@ -83,7 +95,8 @@ def _read_container(section: bytes, start: int, found: Counter[tuple[str, int, s
                 raise DamagedFatbin("an entry of GPU code is longer than its container")
             if kind in (_PTX, _SASS):
                 suffix = next((letter for bit, letter in _SUFFIXES if flags & bit), "")
-                found["ptx" if kind == _PTX else "sass", architecture, suffix] += 1
+                name = "ptx" if kind == _PTX else "sass"
+                found[name, architecture, suffix].append(header + size)
             position += header + size
     except struct.error as error:
         raise DamagedFatbin("GPU code that ends before its header") from error

@@ -7,9 +7,11 @@ wheel or directory without libraries was named by mistake.
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import re
+import stat
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -60,6 +62,7 @@ class Artifact:
         if self.problem is not None:
             raise Unreadable(self.problem)
         try:
+            _refuse_special(self.path)
             if self.member is None:
                 return self.path.open("rb")
             with zipfile.ZipFile(self.path) as wheel:
@@ -83,7 +86,7 @@ def find_artifacts(path: Path) -> Iterator[Artifact]:
 
 def _in_directory(root: Path) -> Iterator[Artifact]:
     problems: list[OSError] = []
-    seen: set[Path] = set()
+    seen: set[str] = set()
     found = False
     for folder, subfolders, names in os.walk(root, onerror=problems.append):
         subfolders.sort()
@@ -93,7 +96,7 @@ def _in_directory(root: Path) -> Iterator[Artifact]:
                 continue
             found = True
             # libx.so -> libx.so.1 is one library under two names.
-            target = path.resolve()
+            target = os.path.realpath(path)
             if target not in seen:
                 seen.add(target)
                 yield from (
@@ -111,6 +114,7 @@ def _in_directory(root: Path) -> Iterator[Artifact]:
 def _in_wheel(path: Path) -> Iterator[Artifact]:
     whole = Artifact(str(path), path.name, path)
     try:
+        _refuse_special(path)
         with zipfile.ZipFile(path) as wheel:
             members = sorted(n for n in wheel.namelist() if _LIBRARY_NAME.search(n))
     except (OSError, zipfile.BadZipFile) as error:
@@ -153,6 +157,12 @@ def _promise_of_package(package: metadata.Distribution) -> Promise:
         return NO_PROMISE
     joined = (".".join(dict.fromkeys(column)) for column in zip(*tags, strict=True))
     return promise_of_wheel(f"x-1-{'-'.join(joined)}.whl")
+
+
+def _refuse_special(path: Path) -> None:
+    """Opening a pipe would wait for ever, and a device may never end."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "Not a regular file", str(path))
 
 
 def _reason(error: Exception) -> str:

@@ -59,6 +59,8 @@ class Policy:
     builds: tuple[str, ...] = BUILDS
     #: Whether a machine with NVIDIA's driver is all that is promised.
     driver: bool = False
+    #: The platform tag that the C and C++ runtime must fit; None: the one in the wheel's name.
+    platform: str | None = None
 
     def allows_needed(self, library: str, needed: str) -> bool:
         """Whether the file named `library` may depend on `needed`."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .model import LibraryReport
+from .output_files import write_text
 from .source_mode import SourceReport
 
 #: Violations by what they are found in, then by kind.
@@ -39,11 +40,18 @@ class Comparison:
 
 
 def counts_of_libraries(reports: list[LibraryReport]) -> Counts:
-    """The violations of each library by kind, without zeros."""
-    return {
-        report.key: dict(Counter(f.kind.value for f in report.findings if f.violation))
-        for report in reports
-    }
+    """The violations of each library by kind, without zeros.
+
+    Libraries of one name (two builds of one wheel) are told apart by their order.
+    """
+    counts: dict[str, dict[str, int]] = {}
+    seen: Counter[str] = Counter()
+    for report in reports:
+        seen[report.key] += 1
+        number = seen[report.key]
+        where = report.key if number == 1 else f"{report.key} ({number})"
+        counts[where] = dict(Counter(f.kind.value for f in report.findings if f.violation))
+    return counts
 
 
 def counts_of_source(report: SourceReport) -> Counts:
@@ -79,7 +87,7 @@ def read_baseline(path: Path) -> Counts | None:
 def write_baseline(path: Path, counts: Counts) -> None:
     """Write counts so that a change of one is a change of one line."""
     document = {"schema": 1, "counts": {where: counts[where] for where in sorted(counts)}}
-    path.write_text(json.dumps(document, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(document, indent=2, sort_keys=True) + "\n")
 
 
 def compare(before: Counts, now: Counts) -> list[Comparison]:

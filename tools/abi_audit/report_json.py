@@ -33,11 +33,17 @@ def document(
             "extra_needed": list(policy.extra_needed),
             "builds": list(policy.builds),
             "driver": policy.driver,
+            "platform": policy.platform,
         },
         "newest_known_torch": format_version(NEWEST_TORCH),
         "libraries": [_library(report) for report in reports],
         "verification": [_attempt(attempt) for attempt in attempts],
     }
+
+
+def problem_document(problem: str) -> dict[str, Any]:
+    """Why there is no answer: what a run prints that could not be made at all."""
+    return {"schema": 1, "exit_code": 2, "problem": problem}
 
 
 def source_document(report: SourceReport, status: int) -> dict[str, Any]:
@@ -98,7 +104,12 @@ def _library(report: LibraryReport) -> dict[str, Any]:
         ],
         "platform": report.promise.platform,
         "gpu_code": [
-            {"kind": c.kind, "architecture": c.architecture, "entries": c.entries}
+            {
+                "kind": c.kind,
+                "architecture": c.architecture,
+                "entries": c.entries,
+                "size_bytes": c.size_bytes,
+            }
             for c in (contents.gpu_code if contents else ())
         ],
         "static_cuda_runtime": runtime and (".".join(map(str, runtime.version or ())) or "unknown"),
