@@ -6,7 +6,7 @@ PYTHON ?= python3
 TORCH ?= torch>=2.10
 BIN := .venv/bin
 
-.PHONY: demo test wheel lint bench clean
+.PHONY: demo test wheel lint workflows bench clean
 
 demo: .venv/installed
 	$(BIN)/python examples/paged_decoder.py $(ARGS)
@@ -18,12 +18,18 @@ wheel: .venv/environment
 	rm -rf dist
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 
-lint: .venv/environment
+lint: .venv/python
 	$(BIN)/python -m pip install --quiet "ruff>=0.9" "clang-format>=19"
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	git ls-files 'csrc/*.cpp' 'csrc/*.h' 'csrc/*.cu' 'csrc/*.cuh' \
 		| xargs $(BIN)/clang-format --dry-run --Werror
+
+# actionlint fetches its program when pip installs it, from GitHub.
+workflows: .venv/python
+	$(BIN)/python -m pip install --quiet --group workflows
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/actionlint
+	$(BIN)/zizmor --offline --min-severity medium .github
 
 bench: .venv/installed
 	$(BIN)/python benchmarks/run.py $(ARGS)
@@ -31,9 +37,12 @@ bench: .venv/installed
 clean:
 	rm -rf .venv build dist *.egg-info
 
-.venv/environment: pyproject.toml
+.venv/python:
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
+	touch $@
+
+.venv/environment: .venv/python pyproject.toml
 	$(BIN)/python -m pip install --quiet "$(TORCH)"
 	$(BIN)/python -m pip install --quiet --group test
 	touch $@

@@ -2,10 +2,10 @@
 
 from setuptools import setup
 
-from command import BuildNative, native_extensions
+from command import BuildNative, native_extensions, wheel_options
 
 setup(
     ext_modules=native_extensions(),
     cmdclass={"build_ext": BuildNative},
-    options={"bdist_wheel": {"py_limited_api": "cp310"}},
+    options=wheel_options(),
 )

@@ -1,4 +1,4 @@
-"""Renders recorded results into the tables of README.md and docs/performance.md.
+"""Renders recorded results into the tables of README.md and of docs/.
 
     python benchmarks/render.py [--check]
 
@@ -16,7 +16,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-DOCUMENTS = ("README.md", "docs/performance.md")
+MAX_WHEEL_MB = 60  # tools/release.py refuses more
+DOCUMENTS = ("README.md", "docs/performance.md", "docs/releasing.md")
 
 
 def main() -> int:
@@ -46,23 +47,70 @@ def render(text: str) -> str:
     return re.sub(r"<!-- table: (\w+) -->\n.*?<!-- end -->", table, text, flags=re.DOTALL)
 
 
-def torch_matrix() -> str:
-    """One row per torch that the wheel was really installed beside."""
-    recorded = _read("torch-matrix")
-    lines = [
-        "| torch | CUDA build | Python | `_C_cuda` | operators | recorded calls | leaks | result |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for cell in recorded["cells"]:
-        counts = [
-            f"{cell[name]['passed']} passed" if name in cell else "not run"
-            for name in ("operators", "recorded calls", "str leak")
-        ]
-        library = cell.get("info", {}).get("_C_cuda", "-").split(",")[0].split(":")[0]
-        columns = [cell["torch"], cell.get("cuda") or "none", cell["python"], library, *counts]
-        lines.append("| " + " | ".join([*columns, "ok" if cell["ok"] else "FAILED"]) + " |")
-    lines += ["", f"Recorded by `tools/torch_matrix.py` with `{recorded['wheel']}`."]
+def wheel_size() -> str:
+    """What a wheel for every architecture weighs, and what it costs to build."""
+    recorded = _read("wheel")
+    lines = ["| part | MB |", "|---|---|"]
+    parts = {f"the wheel, compressed (at most {MAX_WHEEL_MB})": recorded["bytes"]}
+    parts |= {f"`{name}`, installed": size for name, size in recorded["libraries"].items()}
+    for code in recorded["gpu code"]:
+        parts[f"GPU code for {code['for']}"] = code["bytes"]
+    parts["the sdist"] = recorded["sdist"]
+    lines += [f"| {name} | {size / 1e6:.1f} |" for name, size in parts.items()]
+    minutes = recorded["build CPU seconds"] / 60
+    lines += ["", f"`{recorded['wheel']}`, built in {minutes:.0f} minutes of one core."]
     return "\n".join(lines)
+
+
+# What is promised, and what is looked at because it comes next (free-threaded Python, nightlies).
+MATRIX_PYTHONS = ("3.10", "3.11", "3.12", "3.13", "3.14", "3.14t")
+MATRIX_BUILDS = {"CPU": None, "CUDA 12": "12", "CUDA 13": "13"}
+MATRIX_CHECKS = ("operators", "recorded calls", "leaks")
+
+
+def torch_matrix() -> str:
+    """Torch by Python: what the wheel was really installed beside, and what is missing."""
+    recorded = _read("torch-matrix")
+    cells: dict[tuple[str, str], dict[str, Any]] = {}
+    for cell in recorded["cells"]:
+        release = cell["torch"].split("+")[0]
+        for build, major in MATRIX_BUILDS.items():
+            # A torch that does not exist for a Python has no build either.
+            has = (cell.get("cuda") or "").split(".")[0] or None
+            if cell["no wheel"] or has == major:
+                cells.setdefault((f"{release}, {build}", cell["python"]), cell)
+    releases = sorted({row.split(",")[0] for row, _ in cells}, key=_numbers)
+    rows = [f"{release}, {build}" for release in releases for build in MATRIX_BUILDS]
+    lines = ["| torch | " + " | ".join(MATRIX_PYTHONS) + " |", "|---" * 7 + "|"]
+    for row in [*rows, "nightly, CPU", "nightly, CUDA 13"]:
+        states = [_matrix_cell(cells.get((row, python))) for python in MATRIX_PYTHONS]
+        lines.append(f"| {row} | " + " | ".join(states) + " |")
+    full = [cell for cell in cells.values() if all(name in cell for name in MATRIX_CHECKS)]
+    counts = [min(cell[name]["passed"] for cell in full) for name in MATRIX_CHECKS]
+    lines += [
+        "",
+        f"**ok**: imported, {counts[0]} tests of operators, {counts[1]} recorded calls and"
+        f" {counts[2]} tests for leaks passed; **calls**: imported, and the recorded calls passed;"
+        " **–**: not run here, left to `.github/workflows/wheel.yml`."
+        " PyPI has the CUDA 12 build of 2.10 and the CUDA 13 builds of the others. Recorded by"
+        f" `tools/torch_matrix.py` with `{recorded['wheel']}` (sha256"
+        f" {recorded['sha256'][:12]}…) on a machine without a GPU.",
+    ]
+    return "\n".join(lines)
+
+
+def _matrix_cell(cell: dict[str, Any] | None) -> str:
+    if cell is None:
+        return "–"
+    if cell["no wheel"]:
+        return "no such torch"
+    if not cell["ok"]:
+        return "FAILED"
+    return "**ok**" if all(name in cell for name in MATRIX_CHECKS) else "calls"
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", version)]
 
 
 def cpu_summary() -> str:
@@ -219,6 +267,7 @@ def _read(name: str) -> dict[str, Any]:
 
 
 TABLES = {
+    "wheel_size": wheel_size,
     "torch_matrix": torch_matrix,
     "cpu_summary": cpu_summary,
     "cpu_details": cpu_details,

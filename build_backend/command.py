@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 from setuptools import Extension
@@ -18,13 +19,20 @@ from torch_headers import HeadersError, find_torch_headers
 BUILD_FOLDER = ROOT / "build" / "native"
 
 
+def wheel_options() -> dict[str, dict[str, str]]:
+    """One wheel for every Python; a free-threaded one, which has no abi3, builds its own."""
+    if sysconfig.get_config_var("Py_GIL_DISABLED"):
+        return {}
+    return {"bdist_wheel": {"py_limited_api": "cp310"}}
+
+
 def native_extensions() -> list[Extension]:
     """`kvops._C`, and `kvops._C_cuda` where CUDA code is to be built; sources are in ninja_file."""
     try:
         names = ["_C"] + (["_C_cuda"] if cuda_toolchain() else [])
     except ToolchainError as error:
         raise SystemExit(f"kvops: {error}") from None
-    return [Extension(f"kvops.{name}", sources=[], py_limited_api=True) for name in names]
+    return [Extension(f"kvops.{name}", sources=[]) for name in names]
 
 
 class BuildNative(build_ext):
@@ -49,6 +57,13 @@ class BuildNative(build_ext):
         if subprocess.run([*command, *libraries]).returncode:
             raise SystemExit("kvops: the native build failed; the compiler's message is above")
         super().run()
+
+    def get_ext_filename(self, fullname: str) -> str:
+        """The same name on every Python: free-threaded ones have no abi3 suffix of their own.
+
+        The libraries use no Python C API; kvops/_native.py opens them by this name.
+        """
+        return str(Path(*fullname.split(".")).with_suffix(".abi3.so"))
 
     def build_extension(self, ext: Extension) -> None:
         """Called by setuptools once per extension, after `run` has compiled."""

@@ -6,8 +6,12 @@ import os
 import re
 import shutil
 import subprocess
+import sysconfig
 from dataclasses import dataclass
 
+# What a release is built with: their static runtime accepts every driver since R525 (one of 13.x
+# only those since R580), and both know all RELEASE_ARCHS.
+RELEASE_CUDA = ("12.8", "12.9")
 RELEASE_ARCHS = ("7.5", "8.0", "8.6", "8.9", "9.0", "10.0", "12.0+PTX")
 DEFAULT_ARCHS = ("9.0+PTX",)
 
@@ -38,6 +42,11 @@ class CudaToolchain:
 
 def cxx_compiler() -> str:
     """The C++ compiler: $CXX, else g++, else c++."""
+    if "musl" in (sysconfig.get_config_var("SOABI") or ""):
+        raise ToolchainError(
+            "kvops cannot be built for musl libc: torch, which every kvops library binds to, and"
+            " NVIDIA's static CUDA runtime exist for glibc only"
+        )
     for candidate in (os.environ.get("CXX"), "g++", "c++"):
         if candidate and shutil.which(candidate.split()[0]):
             return candidate
@@ -60,6 +69,11 @@ def cuda_toolchain() -> CudaToolchain | None:
     version = re.search(r"release (\d+\.\d+)", printed.stdout)
     if version is None:
         raise ToolchainError(f"{nvcc} --version does not name a release")
+    if os.environ.get("KVOPS_RELEASE") == "1" and version.group(1) not in RELEASE_CUDA:
+        raise ToolchainError(
+            f"KVOPS_RELEASE=1: a release is built with CUDA {' or '.join(RELEASE_CUDA)}, whose"
+            f" runtime accepts the drivers of CUDA 12 and 13; {nvcc} is CUDA {version.group(1)}"
+        )
     return CudaToolchain(nvcc, version.group(1), _library_folders(nvcc), _architectures())
 
 

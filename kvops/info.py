@@ -34,7 +34,7 @@ def info() -> dict[str, Any]:
         "torch built for": " ".join(filter(None, [torch_kind(), torch.version.cuda])),
         "python": platform.python_version(),
         "_C": f"loaded, built with {libraries.cpu.kvops_build().decode()}",
-        "_C_cuda": f"loaded, built with {cuda.kvops_cuda_build().decode()}"
+        "_C_cuda": f"loaded, built with {_cuda_build(cuda.kvops_cuda_build().decode())}"
         if cuda
         else f"not loaded: {libraries.cuda_reason}",
         "cuda driver": _driver(),
@@ -45,6 +45,14 @@ def info() -> dict[str, Any]:
         "vLLM names held": _vllm_names.claimed(),
         "vLLM names left to": _vllm_names.installed_owner(),
     }
+
+
+def _cuda_build(build: str) -> str:
+    """What the CUDA library was built with, and whether that makes it a build for development."""
+    major = int(build.removeprefix("CUDA ").split(".")[0])
+    # A static runtime of 13.x refuses every driver before R580: releases are built with 12.8 or
+    # 12.9, whose runtime those drivers accept as well.
+    return f"{build} (for development: needs driver R580 or later)" if major >= 13 else build
 
 
 def _operators_on(device: str) -> list[str]:

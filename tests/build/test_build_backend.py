@@ -10,6 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "build_backend"))
 
+import command  # noqa: E402
 import ninja_file  # noqa: E402
 import toolchain  # noqa: E402
 import torch_headers  # noqa: E402
@@ -128,6 +129,47 @@ def test_architecture_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KVOPS_CUDA_ARCHS", "hopper")
     with pytest.raises(toolchain.ToolchainError, match="semicolon list"):
         toolchain._architectures()
+
+
+@pytest.mark.parametrize(("version", "accepted"), [("12.8", True), ("12.9", True), ("13.0", False)])
+def test_release_is_built_with_cuda_12(
+    version: str, accepted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nvcc = tmp_path / "nvcc"
+    nvcc.write_text(f"#!/bin/sh\necho 'Cuda compilation tools, release {version}, V{version}.1'\n")
+    nvcc.chmod(0o755)
+    monkeypatch.setattr(toolchain, "_find_nvcc", lambda: str(nvcc))
+    monkeypatch.setenv("KVOPS_CUDA", "1")
+    monkeypatch.setenv("KVOPS_CUDA_ARCHS", "9.0")
+    for release in ("", "0"):
+        monkeypatch.setenv("KVOPS_RELEASE", release)
+        assert toolchain.cuda_toolchain().version == version
+    monkeypatch.setenv("KVOPS_RELEASE", "1")
+    if accepted:
+        assert toolchain.cuda_toolchain().version == version
+        return
+    with pytest.raises(toolchain.ToolchainError, match=r"built with CUDA 12\.8 or 12\.9") as caught:
+        toolchain.cuda_toolchain()
+    assert str(caught.value).endswith("is CUDA 13.0")
+
+
+def test_musl_is_refused_with_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = {"SOABI": "cpython-312-x86_64-linux-musl"}
+    monkeypatch.setattr(toolchain.sysconfig, "get_config_var", said.get)
+    with pytest.raises(toolchain.ToolchainError, match="cannot be built for musl libc: torch"):
+        toolchain.cxx_compiler()
+
+
+@pytest.mark.parametrize("free_threaded", [None, 0, 1])
+def test_free_threaded_python_builds_its_own_wheel(
+    free_threaded: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = {"Py_GIL_DISABLED": free_threaded, "EXT_SUFFIX": ".cpython-314t-x86_64-linux-gnu.so"}
+    monkeypatch.setattr(command.sysconfig, "get_config_var", said.get)
+    abi3 = {"bdist_wheel": {"py_limited_api": "cp310"}}
+    assert command.wheel_options() == ({} if free_threaded else abi3)
+    # kvops/_native.py opens this name, whatever Python calls its extensions.
+    assert command.BuildNative.get_ext_filename(None, "kvops._C") == "kvops/_C.abi3.so"
 
 
 def test_cuda_code_is_confined_to_cuda_folders() -> None:
