@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import shutil
 import subprocess
 from pathlib import Path
@@ -152,3 +153,15 @@ def test_info_says_how_the_last_swap_went() -> None:
         "print(before, kvops.info()['last swap path'])"
     )
     assert run_python(code).stdout.strip() == "none yet host"
+
+
+@pytest.mark.parametrize(
+    ("build", "said"),
+    [
+        ("CUDA 12.9, 7.5 9.0", "CUDA 12.9, 7.5 9.0"),
+        ("CUDA 13.0, 9.0", "CUDA 13.0, 9.0 (for development: needs driver R580 or later)"),
+    ],
+)
+def test_info_says_what_is_a_development_build(build: str, said: str) -> None:
+    # `kvops.info` is the function.
+    assert importlib.import_module("kvops.info")._cuda_build(build) == said

@@ -164,6 +164,15 @@ def test_verify(compile_library, capsys):
 
 
 @pytest.mark.usefixtures("this_torch")
+def test_verifying_nothing_is_no_success(compile_library, capsys):
+    other = compile_library(ANY, name="x.cpython-39-x86_64-linux-gnu.so")
+    assert audit_abi.main(["--verify", "2.13", str(other)]) == 2
+    printed = capsys.readouterr().out
+    assert printed.startswith("unreadable: nothing here can be loaded by Python 3.")
+    assert printed.endswith("(--python: 3.9)\n")
+
+
+@pytest.mark.usefixtures("this_torch")
 def test_a_wrong_prediction_fails(compile_library, monkeypatch, capsys):
     monkeypatch.setattr("abi_audit.matrix.is_brought", lambda library, torch, build: False)
     library = compile_library(shim("aoti_torch_get_dim"), name="good.so", needed=CPU)

@@ -86,6 +86,18 @@ def test_sarif(compile_library, tmp_path, capsys):
     assert place["artifactLocation"]["uri"].endswith("lib%20rary.so")
 
 
+def test_sarif_of_a_wheel_names_the_file_and_the_library(compile_library, tmp_path, capsys):
+    library, file = compile_library(MIGRATING), tmp_path / "x.sarif"
+    wheel = make_wheel(tmp_path / "x-1-py3-none-any.whl", {"x/a.so": library, "x/b.so": library})
+    assert audit_abi.main([str(wheel), "--sarif", str(file)]) == 1
+    results = json.loads(file.read_text())["runs"][0]["results"]
+    places = [result["locations"][0] for result in results]
+    assert {p["physicalLocation"]["artifactLocation"]["uri"] for p in places} == {str(wheel)}
+    assert {p["logicalLocations"][0]["name"] for p in places} == {"x/a.so", "x/b.so"}
+    prints = [result["partialFingerprints"]["subject/v1"] for result in results]
+    assert len(set(prints)) == len(prints)
+
+
 def test_github_annotations(compile_library, tmp_path, capsys):
     library = compile_library(MIGRATING, name="x.so")
     assert audit_abi.main([str(library), str(tmp_path / "a,b\n.so"), "--github"]) == 2
@@ -168,6 +180,18 @@ def test_ratchet_with_another_librarys_violations(ratchet, compile_library, tmp_
     arguments = [str(tmp_path / "x.so"), str(new), "--baseline", str(ratchet.baseline)]
     assert audit_abi.main(arguments) == 1
     assert "rose: new.so: undefined-unstable: 0 -> 1" in capsys.readouterr().out
+
+
+def test_ratchet_with_two_libraries_of_one_name(compile_library, tmp_path, capsys):
+    """The first must not hide behind the second."""
+    wheels = [tmp_path / f"x{n}-1-py3-none-any.whl" for n in range(2)]
+    baseline = tmp_path / "baseline.json"
+    arguments = [*map(str, wheels), "--baseline", str(baseline)]
+    for status, counts in ((1, (1, 2)), (0, (1, 2)), (1, (2, 1)), (0, (0, 2))):
+        for wheel, count in zip(wheels, counts, strict=True):
+            make_wheel(wheel, {"x.so": compile_library(unstable(count))})
+        assert audit_abi.main(arguments) == status, counts
+    assert "rose: x.so: undefined-unstable: 1 -> 2" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"schema": 1, "counts": {"x": {"y": "z"}}}'])
@@ -270,6 +294,49 @@ def test_source_mode_with_a_baseline(tmp_path, capsys):
     assert json.loads(baseline.read_text())["counts"]["source"]["unstable-units"] == 1
     (folder / "done.cpp").write_text("#include <ATen/ATen.h>\n#include <c10/x.h>\n")
     assert audit_abi.main(command) == 1
+
+
+TRICKY = """\
+// #include <ATen/ATen.h>
+/* as in a/*.h:
+#include <c10/core/Device.h>
+*/ #include <torch/all.h>
+const char* s = "/*";
+#include <torch//types.h>
+const char quote = '"'; // "/*
+#include <torch/extension.h>
+const char* t = "*/";
+"""
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"], ids=["plain", "byte-order-mark"])
+def test_source_mode_knows_comments(mark, tmp_path, capsys):
+    (tmp_path / "a.cpp").write_bytes(mark + b"#include <torch/torch.h>\n" + TRICKY.encode())
+    found = audit_json(capsys, "--source", tmp_path / "a.cpp")["source"]["unstable_includes"]
+    assert [(i["line"], i["header"]) for i in found] == [
+        *((1, "torch/torch.h"), (5, "torch/all.h")),
+        *((7, "torch//types.h"), (9, "torch/extension.h")),
+    ]
+
+
+def test_source_mode_refuses_what_no_compiler_reads(tmp_path, capsys):
+    (tmp_path / "a.cpp").write_bytes("#include <torch/torch.h>\n".encode("utf-16"))
+    assert audit_abi.main(["--source", str(tmp_path)]) == 2
+    assert "a.cpp: not text that a compiler reads" in capsys.readouterr().out
+
+
+def test_source_mode_reads_sources_beside_a_build(tmp_path, capsys):
+    """What was not compiled must not go unseen because something else was."""
+    build, sources = tmp_path / "build", tmp_path / "src"
+    build.mkdir(), sources.mkdir()
+    (sources / "compiled.cpp").write_text("#include <torch/csrc/stable/library.h>\n")
+    (sources / "left.cpp").write_text("#include <torch/all.h>\n")
+    header = "/x/include/torch/csrc/stable/library.h"
+    (build / "compiled.o.d").write_text(f"compiled.o: {sources}/compiled.cpp {header}\n")
+    for inputs in ((build, sources), (sources, build)):
+        source = audit_json(capsys, "--source", *inputs)["source"]
+        assert source["units"] == 2
+        assert [i["header"] for i in source["unstable_includes"]] == ["torch/all.h"]
 
 
 def test_source_mode_annotates_the_line(tmp_path, capsys):

@@ -101,15 +101,18 @@ def read_build(build: Path) -> list[Dependency]:
 
 
 def read_text(path: Path) -> str:
-    """A source file's text, whatever its encoding.
+    """A source file's text, in whatever encoding that has ASCII in it, without a byte order mark.
 
     Raises:
-        UnreadableSource: no such file, or not permitted.
+        UnreadableSource: no such file, not permitted, or no such encoding (UTF-16).
     """
     try:
-        return path.read_text(encoding="utf-8", errors="surrogateescape")
+        text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
     except OSError as error:
         raise UnreadableSource(f"{path}: {error.strerror}") from error
+    if "\0" in text:
+        raise UnreadableSource(f"{path}: not text that a compiler reads")
+    return text
 
 
 def _unescaped(token: str) -> str:

@@ -28,8 +28,8 @@ def as_sarif(reports: list[LibraryReport]) -> str:
     results = []
     for report in reports:
         if report.problem is not None:
-            results.append(_result(_UNREADABLE, "error", report.problem, report.label))
-        results += [_of_finding(report.label, finding) for finding in report.findings]
+            results.append(_result(_UNREADABLE, "error", report.problem, _file(report)))
+        results += [_of_finding(report, finding) for finding in report.findings]
     return _document(results)
 
 
@@ -43,17 +43,25 @@ def source_sarif(includes: list[Include]) -> str:
     )
 
 
-def _of_finding(label: str, finding: Finding) -> dict[str, Any]:
+def _file(report: LibraryReport) -> str:
+    """The file that can be opened: for a member of a wheel, the wheel."""
+    return report.label.removesuffix(f":{report.key}") if report.key else report.label
+
+
+def _of_finding(report: LibraryReport, finding: Finding) -> dict[str, Any]:
     level = "error" if finding.violation else "note"
     text = f"{finding_text(finding)}: {MEANING[Kind(finding.kind)]}"
-    result = _result(finding.kind.value, level, text, label)
+    result = _result(finding.kind.value, level, text, _file(report))
+    library = {"name": report.key, "kind": "module"}
+    result["locations"][0]["logicalLocations"] = [library]
     # The same finding of the next build is the same result, whatever else has changed.
-    result["partialFingerprints"] = {"subject/v1": f"{finding.kind.value}:{finding.subject}"}
+    subject = f"{report.key}:{finding.kind.value}:{finding.subject}"
+    result["partialFingerprints"] = {"subject/v1": subject}
     return result
 
 
 def _result(rule: str, level: str, text: str, path: str, line: int | None = None) -> dict[str, Any]:
-    location: dict[str, Any] = {"artifactLocation": {"uri": quote(path, safe="/:.")}}
+    location: dict[str, Any] = {"artifactLocation": {"uri": quote(path)}}
     if line is not None:
         location["region"] = {"startLine": line}
     return {

@@ -26,6 +26,13 @@ from .headers import (
 
 _UNITS = {".c", ".cc", ".cpp", ".cu", ".cxx", ".hip", ".mm"}
 _HEADERS = {".cuh", ".h", ".hh", ".hpp", ".inc", ".inl"}
+# What a comment can begin in, longest first: an include's name and a string are no comments.
+_CODE = re.compile(
+    r"#[ \t]*(?:include|include_next|import)[ \t]*<[^>\n]*>"
+    r"|\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*'"
+    r"|(?P<comment>//[^\n]*|/\*.*?(?:\*/|\Z))",
+    re.DOTALL,
+)
 _INCLUDE = re.compile(r"\s*#\s*(?:include|include_next|import)\s*[<\"]([^>\"]+)[>\"]")
 
 
@@ -61,14 +68,16 @@ def read_sources(paths: list[Path]) -> SourceReport:
         UnreadableSource: a file cannot be read, or nothing is there to read.
     """
     builds = [path for path in paths if _files(path, {".d"})]
-    if builds:
-        return _from_dependencies([found for build in builds for found in _dependencies(build)])
-    units = [f for path in paths for f in _files(path, _UNITS)]
-    if not units:
+    sources = [path for path in paths if path not in builds]
+    compiled = _from_dependencies([found for build in builds for found in _dependencies(build)])
+    known = {unit.resolve() for unit in compiled.units}
+    units = [f for path in sources for f in _files(path, _UNITS) if f.resolve() not in known]
+    if not units and not builds:
         raise UnreadableSource(f"{', '.join(map(str, paths))}: no source and no dependency file")
-    roots = [path if path.is_dir() else path.parent for path in paths]
+    roots = [path if path.is_dir() else path.parent for path in sources]
     found = {unit: tuple(sorted(_reached(unit, roots, {}))) for unit in units}
-    return SourceReport(tuple(units), {unit: bad for unit, bad in found.items() if bad})
+    unstable = compiled.unstable | {unit: bad for unit, bad in found.items() if bad}
+    return SourceReport((*compiled.units, *units), unstable)
 
 
 def _files(path: Path, suffixes: set[str]) -> list[Path]:
@@ -115,10 +124,19 @@ def _is_installed(header: str) -> bool:
 
 
 def _lines(path: Path) -> Iterator[Include]:
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
+    for number, line in enumerate(_without_comments(read_text(path)).split("\n"), start=1):
         include = _INCLUDE.match(line)
         if include is not None:
             yield Include(path, number, include[1])
+
+
+def _without_comments(text: str) -> str:
+    """The same lines; what was commented out is gone."""
+
+    def shown(match: re.Match[str]) -> str:
+        return "\n" * match[0].count("\n") if match["comment"] else match[0]
+
+    return _CODE.sub(shown, text)
 
 
 def _reached(unit: Path, roots: list[Path], seen: dict[Path, None]) -> set[Include]:

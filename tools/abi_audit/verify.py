@@ -115,11 +115,13 @@ def verify(
 
 
 def parse_cell(text: str) -> str:
-    """``"2.10"`` or ``"2.13+cpu"``, as it was given."""
-    match = re.fullmatch(r"(\d+)\.(\d+)(\.\d+)?(\+cpu)?", text)
+    """``"2.10"``, ``"2.13+cpu"`` or ``"2.13+cu126"``, as it was given."""
+    match = re.fullmatch(r"(\d+)\.(\d+)(\.\d+)?(\+cpu|\+cu\d{3})?", text)
     if match is None or (int(match[1]), int(match[2])) not in PATCH_RELEASES:
         known = ", ".join(f"{major}.{minor}" for major, minor in PATCH_RELEASES)
-        raise ValueError(f"not a known torch: {text!r} (known: {known}; with +cpu or without)")
+        raise ValueError(
+            f"not a known torch: {text!r} (known: {known}; a build as in +cpu may follow)"
+        )
     return text
 
 
@@ -143,6 +145,11 @@ def _attempts(
         beside = reversed(_bundled(report, artifact, reports, artifacts))
         tried.append(report)
         lists.append([*(str(by_name[artifact.group, name]) for name in beside), str(file)])
+    if not tried:
+        wanted = {report.only_python for report in reports if report.only_python} or {"none"}
+        raise CannotVerify(
+            f"nothing here can be loaded by Python {python} (--python: {', '.join(sorted(wanted))})"
+        )
     for report, (error, borrowed) in zip(tried, _load(interpreter, lists), strict=True):
         predicted = next(c.outcome for c in report.cells if c.environment == environment)
         loaded = error is None
