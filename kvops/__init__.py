@@ -1,14 +1,15 @@
 """KV-cache and paged-attention operators for PyTorch, on the stable ABI.
 
 Every operator is there three times: as a typed function of this package, as
-`torch.ops.kvops.<op>`, and under vLLM's name (`torch.ops._C_cache_ops.<op>`, `torch.ops._C.<op>`;
-see `register_vllm_names`).
+`torch.ops.kvops.<op>`, and under the name that vLLM (`torch.ops._C_cache_ops.<op>`,
+`torch.ops._C.<op>`) or SGLang (`torch.ops.sgl_kernel.<op>`) has for it; see `register_vllm_names`
+and `register_sglang_names`.
 """
 
 from ._checked import checked
 from ._native import OPERATORS as _OPERATORS  # first: it says what is wrong if anything is
+from ._peer_names import register_sglang_names, register_vllm_names
 from ._skipped import Skipped, clear_skipped, skipped
-from ._vllm_names import register_vllm_names
 from .attention import merge_attn_states, paged_attention_v1, paged_attention_v2
 from .cache import convert_fp8, reshape_and_cache, reshape_and_cache_flash
 from .gather import (
@@ -26,18 +27,31 @@ from .mla import (
 )
 from .nvfp4 import Nvfp4Views, dequantize_nvfp4_cache, nvfp4_split_views
 from .swap import swap_blocks, swap_blocks_batch
+from .transfer import (
+    transfer_embedding_ranges_direct,
+    transfer_kv_all_layer,
+    transfer_kv_all_layer_direct_lf_pf,
+    transfer_kv_all_layer_lf_pf,
+    transfer_kv_all_layer_lf_ph,
+    transfer_kv_all_layer_mla,
+    transfer_kv_all_layer_mla_lf_pf,
+    transfer_kv_direct,
+    transfer_kv_per_layer,
+    transfer_kv_per_layer_direct_pf_lf,
+    transfer_kv_per_layer_mla,
+    transfer_kv_per_layer_mla_pf_lf,
+    transfer_kv_per_layer_pf_lf,
+    transfer_kv_per_layer_ph_lf,
+)
 
-from . import _fakes, _graphs, _vllm_names  # isort: skip
+from . import _fakes, _graphs, _peer_names  # isort: skip
 
 
 def _register() -> None:
-    import torch
-
     for operator in _OPERATORS:
         _fakes.register("kvops", operator.name)
-    for name in _vllm_names.UNTRACEABLE:
-        _graphs.keep_out_of_graphs(getattr(torch.ops.kvops, name))
-    _vllm_names.set_up()
+        _graphs.keep_out_of_graphs_if_needed("kvops", operator.name)
+    _peer_names.set_up()
 
 
 _register()
@@ -63,10 +77,25 @@ __all__ = [
     "nvfp4_split_views",
     "paged_attention_v1",
     "paged_attention_v2",
+    "register_sglang_names",
     "register_vllm_names",
     "reshape_and_cache",
     "reshape_and_cache_flash",
     "skipped",
     "swap_blocks",
     "swap_blocks_batch",
+    "transfer_embedding_ranges_direct",
+    "transfer_kv_all_layer",
+    "transfer_kv_all_layer_direct_lf_pf",
+    "transfer_kv_all_layer_lf_pf",
+    "transfer_kv_all_layer_lf_ph",
+    "transfer_kv_all_layer_mla",
+    "transfer_kv_all_layer_mla_lf_pf",
+    "transfer_kv_direct",
+    "transfer_kv_per_layer",
+    "transfer_kv_per_layer_direct_pf_lf",
+    "transfer_kv_per_layer_mla",
+    "transfer_kv_per_layer_mla_pf_lf",
+    "transfer_kv_per_layer_pf_lf",
+    "transfer_kv_per_layer_ph_lf",
 ]

@@ -1,8 +1,9 @@
-"""Keeps operators that work on raw addresses out of compiled graphs.
+"""Keeps operators whose schemas do not say what they read and write out of compiled graphs.
 
-`swap_blocks_batch` gets tables of addresses and can declare no mutation. A compiler that believes
-the schema drops the call, or moves it past writes to the same memory. So dynamo is told to break
-the graph there: bytes are right, and `fullgraph=True` raises an error that names the operator.
+`swap_blocks_batch` gets tables of addresses and can declare no mutation; others get such tables for
+what they read; SGLang's schemas declare next to nothing. A compiler that believes the schema drops
+the call, or moves it past writes to the same memory. So dynamo is told to break the graph there:
+bytes are right, and `fullgraph=True` raises an error that names the operator.
 """
 
 from __future__ import annotations
@@ -15,9 +16,27 @@ from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
+import torch
+
 _DYNAMO = "torch._dynamo"
-_REASON = "it copies between raw addresses, and a compiled graph cannot see the memory there"
+_REASON = "its schema does not name all memory that it works on: a compiled graph cannot see it"
+# Those that read through tables of addresses, whatever they declare to be written.
+_TAKES_ADDRESSES = {
+    "swap_blocks_batch",
+    "transfer_kv_all_layer",
+    "transfer_kv_all_layer_lf_pf",
+    "transfer_kv_all_layer_lf_ph",
+    "transfer_kv_all_layer_mla",
+    "transfer_kv_all_layer_mla_lf_pf",
+}
 _kept_out: list[Any] = []
+
+
+def keep_out_of_graphs_if_needed(namespace: str, name: str) -> None:
+    """Do so if the operator takes addresses, or declares no write: each of ours writes."""
+    (schema,) = torch._C._jit_get_schemas_for_operator(f"{namespace}::{name}")
+    if name in _TAKES_ADDRESSES or not any(argument.is_write for argument in schema.arguments):
+        keep_out_of_graphs(getattr(getattr(torch.ops, namespace), name))
 
 
 def keep_out_of_graphs(operator: Any) -> None:

@@ -21,10 +21,10 @@ FOLDER = Path(__file__).resolve().parent
 
 @dataclass(frozen=True)
 class Operator:
-    """One operator: its name and the namespace vLLM gives it."""
+    """One operator: its name and the namespace in which a peer (vLLM, SGLang) has it."""
 
     name: str
-    vllm_namespace: str
+    peer_namespace: str
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def _load_cuda(cpu: ctypes.CDLL) -> tuple[ctypes.CDLL | None, str | None]:
         return None, "_C_cuda.abi3.so and _C.abi3.so are of different builds: reinstall kvops"
     cuda.kvops_cuda_attach.argtypes = [ctypes.c_void_p]
     cuda.kvops_cuda_attach.restype = None
-    cuda.kvops_cuda_claim_vllm_name.argtypes = [ctypes.c_char_p]
+    cuda.kvops_cuda_claim_peer_name.argtypes = [ctypes.c_char_p]
     cuda.kvops_cuda_claim_device_query.argtypes = [ctypes.c_char_p]
     cuda.kvops_cuda_skipped.argtypes = [ctypes.c_int, ctypes.c_void_p]
     cuda.kvops_cuda_clear_skipped.argtypes = [ctypes.c_int]
@@ -145,7 +145,7 @@ def _declare_cpu_functions(cpu: ctypes.CDLL) -> None:
     cpu.kvops_set_checked.argtypes = [ctypes.c_int]
     cpu.kvops_set_checked.restype = None
     cpu.kvops_host_api.restype = ctypes.c_void_p
-    cpu.kvops_claim_vllm_name.argtypes = [ctypes.c_char_p]
+    cpu.kvops_claim_peer_name.argtypes = [ctypes.c_char_p]
 
 
 libraries = load()

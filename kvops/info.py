@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from . import _vllm_names
+from . import _peer_names
 from ._native import OPERATORS, libraries, torch_kind
 from .swap import last_path
 
@@ -24,8 +24,8 @@ def info() -> dict[str, Any]:
     Returns:
         A dict with the versions of kvops, torch and Python, what each native library was built
         with and whether it is loaded (if not, why), the SIMD level in use, the path that the last
-        swap took, the operators by device, vLLM's names that kvops holds, and the CUDA driver
-        found.
+        swap took, the operators by device, vLLM's and SGLang's names that kvops holds, and the
+        CUDA driver found.
     """
     cuda = libraries.cuda
     return {
@@ -42,8 +42,8 @@ def info() -> dict[str, Any]:
         "checked mode": bool(libraries.cpu.kvops_checked()),
         "last swap path": last_path() or "none yet",
         "operators": {device: _operators_on(device) for device in ("CPU", "CUDA")},
-        "vLLM names held": _vllm_names.claimed(),
-        "vLLM names left to": _vllm_names.installed_owner(),
+        **{f"{peer.title} names held": peer.claimed() for peer in _peer_names.PEERS},
+        **{f"{peer.title} names left to": peer.installed_owner() for peer in _peer_names.PEERS},
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from registry import OpCase
+from registry import UNBOUNDED, OpCase
 from support import Call, copy_call
 
 PLACES = ("first", "middle", "last")
@@ -21,7 +21,15 @@ def hostile_values(case: OpCase, call: Call, name: str) -> list[int]:
     limits = torch.iinfo(call.args[name].dtype)
     limit = case.hostile[name](call.args)
     values = {limits.min, -2, -1, limit, limit + 1, 2**31 - 1, 2**40, limits.max}
+    if limit == UNBOUNDED:
+        return sorted(value for value in values if value < 0)
     return sorted(value for value in values if value <= limits.max)
+
+
+def bad_value(case: OpCase, call: Call, name: str) -> int:
+    """The lowest value that is too large, or a negative one where none is."""
+    limit = case.hostile[name](call.args)
+    return -1 if limit == UNBOUNDED else limit
 
 
 def with_value(call: Call, name: str, index: tuple[int, ...], value: int) -> Call:

@@ -19,8 +19,32 @@ from torch import Tensor
 
 from tensor_bytes import byte_view
 
-# Arguments by schema name, in schema order; trailing ones with defaults may be left out.
+# Arguments by schema name, in schema order; trailing ones with defaults may be left out. Entries of
+# a list of tensors are arguments of their own, "name[0]", "name[1]", ...; an empty list is "name".
 Args = dict[str, Any]
+
+# What `hostile` says of indices into memory whose size nobody knows: only negative values are bad.
+UNBOUNDED = 2**63
+
+
+def entry_name(name: str) -> str:
+    """The schema's name of an argument, which may be an entry of a list."""
+    return name.split("[")[0]
+
+
+def passed(args: Args) -> Args:
+    """What an operator gets: entries put into lists, without memory behind address tables."""
+    found: Args = {}
+    for name, value in args.items():
+        if name.startswith("_"):
+            continue
+        if name.endswith("]"):
+            found.setdefault(entry_name(name), []).append(value)
+        else:
+            found[name] = value
+    return found
+
+
 Compare = Callable[[str, Tensor, Tensor, Args], None]
 
 

@@ -25,11 +25,11 @@ from torch import Tensor
 import kvops
 from kvops._native import OPERATORS
 from kvops.reference import REFERENCE
-from registry import Args, OpCase, Sample, all_cases
+from registry import Args, OpCase, Sample, all_cases, entry_name, passed
 from tensor_bytes import byte_view, has_memory
 
 CASES = all_cases()
-VLLM_NAMESPACES = {operator.name: operator.vllm_namespace for operator in OPERATORS}
+PEER_NAMESPACES = {operator.name: operator.peer_namespace for operator in OPERATORS}
 
 _GUARD_BYTES = 64  # a multiple of every element size
 _MAX_STORAGE_BYTES = 64 << 20
@@ -72,7 +72,7 @@ class Call:
 
     def keywords(self) -> Args:
         """The same by name."""
-        return {name: value for name, value in self.args.items() if not name.startswith("_")}
+        return passed(self.args)
 
     def content(self) -> list[Tensor]:
         """A copy of every byte of every buffer, on the CPU."""
@@ -80,8 +80,12 @@ class Call:
 
     def outputs(self) -> dict[str, Tensor]:
         """The tensors that the operator writes, scratch included."""
-        names = dict.fromkeys((*self.case.outputs, *self.case.scratch))
-        return {name: self.args[name] for name in names if self.args.get(name) is not None}
+        return {
+            name: self.args[name]
+            for wanted in dict.fromkeys((*self.case.outputs, *self.case.scratch))
+            for name in self.args
+            if entry_name(name) == wanted and isinstance(self.args[name], Tensor)
+        }
 
 
 def make_call(case: OpCase, sample: Sample, device: str, *, misaligned: bool = False) -> Call:
@@ -149,7 +153,7 @@ def _copy_call(call: Call, device_of: Callable[[_Buffer], torch.device | str]) -
     copied = dict(call.args)
     buffers = []
     for buffer in call.buffers:
-        content = buffer.content.to(device_of(buffer), copy=True)
+        content = _moved(buffer.content, device_of(buffer))
         buffers.append(replace(buffer, content=content))
         for name in buffer.arguments:
             copied[name] = _same_view(call.args[name], content)
@@ -176,7 +180,7 @@ def assert_same_outcome(actual: Call, expected: Call) -> None:
         torch.cuda.synchronize()
     case = actual.case
     for name, tensor in actual.outputs().items():
-        if name not in case.scratch:
+        if entry_name(name) not in case.scratch:
             case.compare(name, tensor.cpu(), expected.args[name], expected.args)
     for left, right in zip(actual.buffers, expected.buffers, strict=True):
         if left.is_address_table or not has_memory(left.content):
@@ -243,9 +247,9 @@ def by_operator(call: Call) -> None:
     getattr(torch.ops.kvops, call.case.name)(*call.positional())
 
 
-def by_vllm_name(call: Call) -> None:
-    """Call the operator under vLLM's name."""
-    namespace = getattr(torch.ops, VLLM_NAMESPACES[call.case.name])
+def by_peer_name(call: Call) -> None:
+    """Call the operator under the name that vLLM or SGLang has for it."""
+    namespace = getattr(torch.ops, PEER_NAMESPACES[call.case.name])
     getattr(namespace, call.case.name)(*call.positional())
 
 
@@ -257,7 +261,7 @@ def by_reference(call: Call) -> None:
 SURFACES = [
     pytest.param(by_wrapper, id="wrapper"),
     pytest.param(by_operator, id="kvops"),
-    pytest.param(by_vllm_name, id="vllm"),
+    pytest.param(by_peer_name, id="peer"),
 ]
 
 
@@ -309,8 +313,10 @@ def _by_storage(args: Args) -> list[list[str]]:
 def _move_tables(case: OpCase, args: Args, copied: Args) -> None:
     """Let address tables point into the copy of the memory that they pointed into."""
     for table, memory in case.addresses.items():
-        if copied[table].dtype == torch.int64:  # else a test has made it something else
-            copied[table] += copied[memory].data_ptr() - args[memory].data_ptr()
+        # Else a test has made it something else.
+        if copied[table].dtype in (torch.int64, torch.uint64):
+            shift = copied[memory].data_ptr() - args[memory].data_ptr()
+            copied[table].view(torch.int64).add_(shift)
 
 
 def _copy_storage(case: OpCase, names: list[str], tensors: list[Tensor], offset: int) -> _Buffer:
@@ -318,15 +324,27 @@ def _copy_storage(case: OpCase, names: list[str], tensors: list[Tensor], offset:
     assert storage.nbytes() <= _MAX_STORAGE_BYTES, f"{names} are too big to be copied by every test"
     total = offset + storage.nbytes() + _GUARD_BYTES
     written = {*case.outputs, *case.scratch}
-    pattern = _INPUT_GUARD if written.isdisjoint(names) else _OUTPUT_GUARD
+    pattern = _INPUT_GUARD if written.isdisjoint(map(entry_name, names)) else _OUTPUT_GUARD
     content = torch.full([total], pattern, dtype=torch.uint8, device=tensors[0].device)
+    if _is_pinned(tensors[0]):
+        content = content.pin_memory()
     is_output = torch.zeros(total, dtype=torch.bool)
     for name, tensor in zip(names, map(_without_repeats, tensors), strict=True):
         byte_view(_same_view(tensor, content, offset)).copy_(byte_view(tensor))
-        if name in written:
+        if entry_name(name) in written:
             byte_view(_same_view(tensor, is_output, offset)).fill_(1)
     is_address_table = not case.addresses.keys().isdisjoint(names)
     return _Buffer(tuple(names), content, is_output, is_address_table)
+
+
+def _is_pinned(tensor: Tensor) -> bool:
+    return tensor.device.type == "cpu" and torch.cuda.is_available() and tensor.is_pinned()
+
+
+def _moved(content: Tensor, device: torch.device | str) -> Tensor:
+    """A copy; one of pinned memory that stays on the host is pinned, too."""
+    copied = content.to(device, copy=True)
+    return copied.pin_memory() if _is_pinned(content) and not copied.is_cuda else copied
 
 
 def _without_repeats(tensor: Tensor) -> Tensor:

@@ -17,7 +17,10 @@ IDS = [path.name for path in DOCUMENTS]
 TOP_LEVEL = {path.name for path in ROOT.iterdir()} | {"csrc", "kvops", "tests", "tools"}
 # Made by a build, not by git.
 BUILT = ("build/", "dist/", "kvops/_C")
-CAPABILITIES = ("registration/", "common/", "attention/", "cache/", "mla/", "gather/", "swap/")
+CAPABILITIES = (
+    *("registration/", "common/", "attention/", "cache/", "mla/", "gather/", "swap/"),
+    "transfer/",
+)
 
 
 def named_paths(text: str) -> set[str]:

@@ -89,8 +89,8 @@ def argument_params(choose: Callable[[Any], bool]) -> list[Any]:
     return [
         pytest.param(*param.values, name, id=f"{param.id}-{name}")
         for param in sample_params(kinds)
-        for name, value in make_call(*param.values, "cpu").keywords().items()
-        if choose(value)
+        for name, value in make_call(*param.values, "cpu").args.items()
+        if choose(value) and not name.startswith("_")
     ]
 
 
@@ -150,4 +150,6 @@ def test_other_integers(case: OpCase, sample: Sample, name: str) -> None:
     call = make_call(case, sample, "cpu")
     value = call.args[name]
     others = {INT64.min, -1, 0, 1, value - 1, value + 1, 2 * value, 2**31, INT64.max} - {value}
+    if case.addresses and name == "item_size":  # nobody knows how much memory an address is of
+        others = {other for other in others if other < value}
     assert complaints(call, name, ((str(other), other) for other in others)) == {}

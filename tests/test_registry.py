@@ -1,7 +1,7 @@
 """Nothing is missing: every operator has a schema, kernels, a fake, a wrapper, a reference, a case.
 
-The list of schemas in the native library is compared with vLLM 0.23's letter; everything else is
-compared with that list.
+The list of schemas in the native library is compared with the letter of vLLM 0.23 and SGLang;
+everything else is compared with that list.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 
 import kvops
 from kvops.reference import REFERENCE
-from support import CASES, VLLM_NAMESPACES, make_call
+from support import CASES, PEER_NAMESPACES, make_call
 
 _KV_WRITER = (
     "(Tensor key, Tensor value, Tensor! key_cache, Tensor! value_cache, Tensor slot_mapping, "
@@ -68,8 +68,58 @@ VLLM_SCHEMAS = [
     f"_C::merge_attn_states{_MERGE_ATTN_STATES.format('int!?')}",
 ]
 
-# kvops:: says the same but here: no compiler takes vLLM's `int!?`.
-OWN_LETTER = {"merge_attn_states": _MERGE_ATTN_STATES.format("int?")}
+_KV = "Tensor src_k, Tensor dst_k, Tensor src_v, Tensor dst_v, "
+_LAYERS_TO_POOL = "Tensor src_k_layers, Tensor dst_k, Tensor src_v_layers, Tensor dst_v, "
+_INDICES = "Tensor src_indices, Tensor dst_indices, "
+_LIMITS = "int block_quota, int num_warps_per_block) -> ()"
+
+# What SGLang registers.
+SGLANG_SCHEMAS = [
+    f"sgl_kernel::transfer_kv_per_layer({_KV}{_INDICES}int item_size, {_LIMITS}",
+    f"sgl_kernel::transfer_kv_per_layer_pf_lf({_KV}{_INDICES}int layer_id, int item_size, "
+    f"int src_layout_dim, {_LIMITS}",
+    f"sgl_kernel::transfer_kv_per_layer_ph_lf({_KV}{_INDICES}int layer_id, int item_size, "
+    f"int src_layout_dim, int page_size, int head_num, {_LIMITS}",
+    "sgl_kernel::transfer_kv_all_layer(Tensor src_k_layers, Tensor dst_k_layers, "
+    f"Tensor src_v_layers, Tensor dst_v_layers, {_INDICES}int item_size, int num_layers, {_LIMITS}",
+    f"sgl_kernel::transfer_kv_all_layer_lf_pf({_LAYERS_TO_POOL}{_INDICES}int item_size, "
+    f"int dst_layout_dim, int num_layers, {_LIMITS}",
+    f"sgl_kernel::transfer_kv_all_layer_lf_ph({_LAYERS_TO_POOL}{_INDICES}int item_size, "
+    f"int dst_layout_dim, int num_layers, int page_size, int head_num, {_LIMITS}",
+    f"sgl_kernel::transfer_kv_per_layer_mla(Tensor src, Tensor dst, {_INDICES}int item_size, "
+    f"{_LIMITS}",
+    f"sgl_kernel::transfer_kv_per_layer_mla_pf_lf(Tensor src, Tensor dst, {_INDICES}"
+    f"int layer_id, int item_size, int src_layout_dim, {_LIMITS}",
+    f"sgl_kernel::transfer_kv_all_layer_mla(Tensor src_layers, Tensor dst_layers, {_INDICES}"
+    f"int item_size, int num_layers, {_LIMITS}",
+    f"sgl_kernel::transfer_kv_all_layer_mla_lf_pf(Tensor src_layers, Tensor dst, {_INDICES}"
+    f"int item_size, int dst_layout_dim, int num_layers, {_LIMITS}",
+    f"sgl_kernel::transfer_kv_direct(Tensor[] src_layers, Tensor[] dst_layers, {_INDICES}"
+    "int page_size) -> ()",
+    "sgl_kernel::transfer_embedding_ranges_direct(Tensor src, Tensor! dst, int[] src_starts, "
+    "int[] dst_starts, int[] lengths) -> ()",
+    f"sgl_kernel::transfer_kv_per_layer_direct_pf_lf(Tensor[] src_ptrs, Tensor[] dst_ptrs, "
+    f"{_INDICES}int layer_id, int page_size) -> ()",
+    f"sgl_kernel::transfer_kv_all_layer_direct_lf_pf(Tensor[] src_ptrs, Tensor[] dst_ptrs, "
+    f"{_INDICES}int page_size) -> ()",
+]
+
+
+def with_writes(schema: str) -> str:
+    """SGLang's letter, and what it does not say: which tensors are written."""
+    letter = schema.partition("::")[2]
+    letter = re.sub(r"Tensor (dst(?:_k|_v)?),", r"Tensor! \1,", letter)
+    return re.sub(r"Tensor\[\] dst_", "Tensor(a!)[] dst_", letter)
+
+
+# kvops:: says the same but here: no compiler takes vLLM's `int!?`, and none may believe SGLang's.
+OWN_LETTER = {
+    "merge_attn_states": _MERGE_ATTN_STATES.format("int?"),
+    **{
+        letter.partition("(")[0]: "(" + letter.partition("(")[2]
+        for letter in map(with_writes, SGLANG_SCHEMAS)
+    },
+}
 
 # Added to the schemas above, under both names: trailing arguments of vLLM 0.33 whose defaults leave
 # every call of vLLM 0.23 as it was.
@@ -78,7 +128,9 @@ TRAILING = {
     "concat_and_cache_mla": "bool skip_scale=False",
 }
 
-SCHEMAS = {schema.split("::")[1].split("(")[0]: schema for schema in VLLM_SCHEMAS}
+SCHEMAS = {
+    schema.split("::")[1].split("(")[0]: schema for schema in (*VLLM_SCHEMAS, *SGLANG_SCHEMAS)
+}
 
 every_operator = pytest.mark.parametrize("name", SCHEMAS)
 
@@ -88,7 +140,7 @@ def parsed(text: str) -> Any:
 
 
 def with_trailing(name: str, schema: str) -> str:
-    """A schema of vLLM 0.23's, and what kvops adds to it."""
+    """A schema of a peer's, and what kvops adds to it."""
     arguments, _, result = schema.rpartition(") -> ")
     added = f", {TRAILING[name]}" if name in TRAILING else ""
     return f"{arguments}{added}) -> {result}"
@@ -128,7 +180,7 @@ def section(docstring: str, title: str) -> str:
 @pytest.mark.parametrize(
     "names",
     [
-        pytest.param(list(VLLM_NAMESPACES), id="native library"),
+        pytest.param(list(PEER_NAMESPACES), id="native library"),
         pytest.param(list(REFERENCE), id="reference"),
         pytest.param(list(CASES), id="cases"),
     ],
@@ -145,16 +197,16 @@ def test_kvops_schema(name: str) -> None:
 
 
 @every_operator
-def test_vllm_schema(name: str) -> None:
+def test_peer_schema(name: str) -> None:
     qualified = SCHEMAS[name].split("(")[0]
     namespace, _ = qualified.split("::")
-    assert VLLM_NAMESPACES[name] == namespace
-    getattr(getattr(torch.ops, namespace), name)  # vLLM's names are claimed when looked up
+    assert PEER_NAMESPACES[name] == namespace
+    getattr(getattr(torch.ops, namespace), name)  # names of peers are claimed when looked up
     assert str(registered(qualified)) == str(parsed(with_trailing(name, SCHEMAS[name])))
 
 
 @every_operator
-def test_every_call_of_vllm_023_is_one_of_ours(name: str) -> None:
+def test_every_call_of_a_peer_is_one_of_ours(name: str) -> None:
     """What is added to its schema comes last and has a default."""
     old, new = parsed(SCHEMAS[name]).arguments, registered(f"kvops::{name}").arguments
     assert [a.name for a in old] == [a.name for a in new[: len(old)]]
@@ -167,15 +219,15 @@ def test_cpu_kernel(name: str) -> None:
 
 
 @every_operator
-def test_vllm_name_has_the_cpu_kernel(name: str) -> None:
+def test_peer_name_has_the_cpu_kernel(name: str) -> None:
     qualified = SCHEMAS[name].split("(")[0]
-    getattr(getattr(torch.ops, VLLM_NAMESPACES[name]), name)
+    getattr(getattr(torch.ops, PEER_NAMESPACES[name]), name)
     assert torch._C._dispatch_has_kernel_for_dispatch_key(qualified, "CPU")
 
 
 @every_operator
 def test_explicit_fake(name: str) -> None:
-    namespace = VLLM_NAMESPACES[name]
+    namespace = PEER_NAMESPACES[name]
     getattr(getattr(torch.ops, namespace), name)
     for qualified in (f"kvops::{name}", f"{namespace}::{name}"):
         fakes = torch._library.simple_registry.singleton.find(qualified).fake_impl

@@ -25,6 +25,22 @@ from .mla import (
     indexer_k_quant_and_cache,
 )
 from .swap import swap_blocks, swap_blocks_batch
+from .transfer import (
+    transfer_embedding_ranges_direct,
+    transfer_kv_all_layer,
+    transfer_kv_all_layer_direct_lf_pf,
+    transfer_kv_all_layer_lf_pf,
+    transfer_kv_all_layer_lf_ph,
+    transfer_kv_all_layer_mla,
+    transfer_kv_all_layer_mla_lf_pf,
+    transfer_kv_direct,
+    transfer_kv_per_layer,
+    transfer_kv_per_layer_direct_pf_lf,
+    transfer_kv_per_layer_mla,
+    transfer_kv_per_layer_mla_pf_lf,
+    transfer_kv_per_layer_pf_lf,
+    transfer_kv_per_layer_ph_lf,
+)
 
 REFERENCE: dict[str, Callable[..., None]] = {
     operator.__name__: operator
@@ -45,6 +61,20 @@ REFERENCE: dict[str, Callable[..., None]] = {
         reshape_and_cache_flash,
         swap_blocks,
         swap_blocks_batch,
+        transfer_embedding_ranges_direct,
+        transfer_kv_all_layer,
+        transfer_kv_all_layer_direct_lf_pf,
+        transfer_kv_all_layer_lf_pf,
+        transfer_kv_all_layer_lf_ph,
+        transfer_kv_all_layer_mla,
+        transfer_kv_all_layer_mla_lf_pf,
+        transfer_kv_direct,
+        transfer_kv_per_layer,
+        transfer_kv_per_layer_direct_pf_lf,
+        transfer_kv_per_layer_mla,
+        transfer_kv_per_layer_mla_pf_lf,
+        transfer_kv_per_layer_pf_lf,
+        transfer_kv_per_layer_ph_lf,
     )
 }
 

@@ -29,7 +29,7 @@ from support import (
 )
 
 SEED = int(os.environ["KVOPS_SEED"])  # tests/conftest.py sets it
-BATCHES, CALLS = 3, 50  # of each of the 16 operators: 2400 calls
+BATCHES, CALLS = 3, 50  # of each operator
 CPU_CALLS = 8
 
 

@@ -15,14 +15,17 @@ import torch
 import kvops
 from devices import CUDA, needs_two_gpus
 from gpu.calls import capture
-from hostile import PLACES, hostile_values, index_arguments, index_of, with_value
+from hostile import PLACES, bad_value, hostile_values, index_arguments, index_of, with_value
 from registry import OpCase, Sample
 from support import CASES, Call, by_operator, copy_call, kinds, make_call, refusal, sample_params
 
 SLEEP_CYCLES = 2_000_000_000  # a second at 2 GHz
 
 # A bad value here concerns the rows of its own entry only.
-ALONE = {"slot_mapping", "positions", "block_table", "block_tables", "token_to_seq", "seq_lens"}
+ALONE = {
+    *("slot_mapping", "positions", "block_table", "block_tables", "token_to_seq", "seq_lens"),
+    *("src_indices", "dst_indices"),
+}
 
 INDICES = [
     pytest.param(*param.values, name, id=f"{param.id}-{name}")
@@ -64,8 +67,8 @@ def bad_call(case: OpCase, device: str) -> tuple[Call, str]:
     name = next(iter(case.hostile))
     for sample in kinds(case):
         valid = make_call(case, sample, device)
-        limit = case.hostile[name](valid.args)
-        call = with_value(valid, name, index_of(valid.args[name], "first"), limit)
+        value = bad_value(case, valid, name)
+        call = with_value(valid, name, index_of(valid.args[name], "first"), value)
         if is_refused_in_checked_mode(call):
             return call, name
     raise AssertionError(f"no bad {name} is ever read")

@@ -9,6 +9,7 @@ from support import Call, by_operator, guard, make_args
 
 # Read by the host before the call returns, whatever device the memory is on.
 _HOST_TABLES = {"block_mapping", "src_ptrs", "dst_ptrs", "sizes"}
+_INDICES = {"src_indices", "dst_indices"}  # likewise, of transfers, where they are on the host
 _LENGTHS = ("seq_lens", "cu_seq_lens", "workspace_starts")
 SLEEP_CYCLES = 50_000_000  # 25 ms at 2 GHz: much longer than the host needs for a call
 CAPTURE_MODES = ("global", "thread_local", "relaxed")
@@ -36,7 +37,7 @@ def halve_lengths(call: Call) -> None:
 def is_on_device_only(call: Call) -> bool:
     """Whether all memory that the operator reads and writes in stream order is on a GPU."""
     return all(
-        buffer.content.is_cuda or _HOST_TABLES.issuperset(buffer.arguments)
+        buffer.content.is_cuda or (_HOST_TABLES | _INDICES).issuperset(buffer.arguments)
         for buffer in call.buffers
     )
 

@@ -24,12 +24,14 @@ import cases.indexer_k_quant_and_cache
 import cases.paged_attention_v2
 import cases.reshape_and_cache
 import cases.reshape_and_cache_flash
+import cases.transfer_embedding_ranges_direct
 from attention.inputs import BlockSparse, Problem
 from cases.merge_attn_states import States
 from gather.paged import poisoned, random_bits
 from hostile import hostile_values, index_arguments
-from registry import Args, Sample
+from registry import UNBOUNDED, Args, Sample
 from support import Call
+from transfer.inputs import DIRECT_LISTS, KERNEL_LAYOUTS, Shape, direct_sample, kernel_sample
 
 _BF16, _HALF, _FLOAT = torch.bfloat16, torch.float16, torch.float32
 DTYPES = (_BF16, _HALF, _FLOAT)
@@ -53,8 +55,9 @@ def spoil(call: Call, random: Random) -> None:
         return
     values = hostile_values(call.case, call, name)
     # Two tokens with one slot are a race; blocks that no sequence has hold NaN.
-    if name not in ("slot_mapping", "block_tables"):
-        values.append(random.randrange(max(1, call.case.hostile[name](call.args))))
+    if name not in ("slot_mapping", "block_tables", "dst_indices"):
+        limit = call.case.hostile[name](call.args)
+        values += [] if limit == UNBOUNDED else [random.randrange(max(1, limit))]
     for _ in range(random.randint(1, 3)):
         place = tuple(random.randrange(size) for size in entries.shape)
         entries[place] = random.choice(values)
@@ -366,6 +369,61 @@ def _swap_blocks_batch(random: Random) -> Sample:
     return Sample("random", make)
 
 
+def _transfer_shape(random: Random, *, whole_pages: bool) -> Shape:
+    page_size = random.choice([1, 2, 4, 16])
+    pages = random.randint(1, 6), random.randint(1, 9)
+    in_pages = _flag(random)
+    moved = random.randint(0, min(pages))
+    tokens = page_size * pages[0], page_size * pages[1]
+    anywhere = random.randint(0, tokens[1])
+    if whole_pages:
+        anywhere -= anywhere % page_size
+    layers, dtype = random.randint(1, 5), random.choice([torch.uint8, *DTYPES])
+    return Shape(
+        src_tokens=tokens[0],
+        dst_tokens=tokens[1],
+        layers=layers,
+        layer_id=random.randrange(layers),
+        heads=random.choice([1, 2, 3]),
+        head_elems=8 * random.choice([1, 2, 9, random.randint(1, 40)]),
+        dtype=dtype,
+        page_size=page_size,
+        items=moved * page_size if in_pages else anywhere,
+        in_pages=in_pages,
+        limits=(random.randint(1, 40), random.randint(1, 40)),
+        on_host=random.choice(["", "src", "dst"]),
+        indices_on_device=_flag(random),
+    )
+
+
+def _kernel_transfer(name: str) -> Callable[[Random], Sample]:
+    return lambda random: kernel_sample(name, "random", _transfer_shape(random, whole_pages=False))
+
+
+def _direct_transfer(name: str) -> Callable[[Random], Sample]:
+    return lambda random: direct_sample(
+        name, "random", _transfer_shape(random, whole_pages=True), random.choice([1, 2])
+    )
+
+
+def _transfer_embedding_ranges_direct(random: Random) -> Sample:
+    lengths = [random.randint(0, 9) for _ in range(random.randint(0, 6))]
+    ends = [sum(lengths[: i + 1]) for i in range(len(lengths))]
+    rows = random.randint(max([1, *lengths]), 60)
+    return cases.transfer_embedding_ranges_direct.sample(
+        "random",
+        [
+            (random.randint(0, rows - length), end - length, length)
+            for length, end in zip(lengths, ends, strict=True)
+        ],
+        dtype=random.choice([torch.uint8, *DTYPES]),
+        row=random.choice([(37,), (2, 8), (random.randint(1, 3000),)]),
+        rows=(rows, max([1, *ends]) + random.choice([0, 5])),
+        spaced=_flag(random),
+        on_host=random.choice(["", "src", "dst"]),
+    )
+
+
 _SAMPLES: dict[str, Callable[[Random], Sample]] = {
     "reshape_and_cache": _reshape_and_cache,
     "reshape_and_cache_flash": _reshape_and_cache_flash,
@@ -383,4 +441,7 @@ _SAMPLES: dict[str, Callable[[Random], Sample]] = {
     "merge_attn_states": _merge_attn_states,
     "swap_blocks": _swap_blocks,
     "swap_blocks_batch": _swap_blocks_batch,
+    **{name: _kernel_transfer(name) for name in KERNEL_LAYOUTS},
+    **{name: _direct_transfer(name) for name in DIRECT_LISTS},
+    "transfer_embedding_ranges_direct": _transfer_embedding_ranges_direct,
 }

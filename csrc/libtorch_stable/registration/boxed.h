@@ -10,6 +10,7 @@
 #include <tuple>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 #include "common/stable.h"
 #include "common/tensor.h"
@@ -36,6 +37,29 @@ struct Unboxed<OptionalTensor> {
     if (handle) value.emplace(*handle);
   }
   OptionalTensor value;
+};
+
+// A list of tensors; torch's list is deleted whatever happens.
+template <>
+struct Unboxed<std::vector<Tensor>> {
+  Unboxed(StableIValue boxed) {
+    const List list{torch::stable::detail::to<StableListHandle>(boxed)};
+    size_t size = 0;
+    TORCH_ERROR_CODE_CHECK(torch_list_size(list.handle, &size));
+    value.reserve(size);
+    for (size_t i = 0; i < size; ++i) {
+      StableIValue entry = 0;
+      TORCH_ERROR_CODE_CHECK(torch_list_get_item(list.handle, i, &entry));
+      value.emplace_back(torch::stable::detail::to<AtenTensorHandle>(entry));
+    }
+  }
+  std::vector<Tensor> value;
+
+ private:
+  struct List {
+    StableListHandle handle;
+    ~List() { torch_delete_list(handle); }
+  };
 };
 
 template <>

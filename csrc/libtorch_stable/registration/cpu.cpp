@@ -9,6 +9,7 @@
 #include "mla/ops.h"
 #include "registration/boxed.h"
 #include "swap/ops.h"
+#include "transfer/ops.h"
 
 namespace kvops {
 namespace {
@@ -30,6 +31,29 @@ constexpr Kernel kCpuKernels[] = {
     {"merge_attn_states", boxed<&cpu::merge_attn_states>},
     {"swap_blocks", boxed<&cpu::swap_blocks>},
     {"swap_blocks_batch", boxed<&cpu::swap_blocks_batch>},
+    {"transfer_kv_per_layer", boxed<&Transfer<&validate_transfer_kv_per_layer>::on_cpu>},
+    {"transfer_kv_per_layer_pf_lf",
+     boxed<&Transfer<&validate_transfer_kv_per_layer_pf_lf>::on_cpu>},
+    {"transfer_kv_per_layer_ph_lf",
+     boxed<&Transfer<&validate_transfer_kv_per_layer_ph_lf>::on_cpu>},
+    {"transfer_kv_per_layer_mla", boxed<&Transfer<&validate_transfer_kv_per_layer_mla>::on_cpu>},
+    {"transfer_kv_per_layer_mla_pf_lf",
+     boxed<&Transfer<&validate_transfer_kv_per_layer_mla_pf_lf>::on_cpu>},
+    {"transfer_kv_all_layer", boxed<&Transfer<&validate_transfer_kv_all_layer>::on_cpu>},
+    {"transfer_kv_all_layer_lf_pf",
+     boxed<&Transfer<&validate_transfer_kv_all_layer_lf_pf>::on_cpu>},
+    {"transfer_kv_all_layer_lf_ph",
+     boxed<&Transfer<&validate_transfer_kv_all_layer_lf_ph>::on_cpu>},
+    {"transfer_kv_all_layer_mla", boxed<&Transfer<&validate_transfer_kv_all_layer_mla>::on_cpu>},
+    {"transfer_kv_all_layer_mla_lf_pf",
+     boxed<&Transfer<&validate_transfer_kv_all_layer_mla_lf_pf>::on_cpu>},
+    {"transfer_kv_direct", boxed<&Transfer<&validate_transfer_kv_direct>::on_cpu>},
+    {"transfer_embedding_ranges_direct",
+     boxed<&Transfer<&validate_transfer_embedding_ranges_direct>::on_cpu>},
+    {"transfer_kv_per_layer_direct_pf_lf",
+     boxed<&Transfer<&validate_transfer_kv_per_layer_direct_pf_lf>::on_cpu>},
+    {"transfer_kv_all_layer_direct_lf_pf",
+     boxed<&Transfer<&validate_transfer_kv_all_layer_direct_lf_pf>::on_cpu>},
 };
 
 }  // namespace

@@ -1,5 +1,5 @@
 // The CPU kernel of an operator, by name; null if there is none.
-// Defined in cpu.cpp; used when vLLM's names are claimed.
+// Defined in cpu.cpp; used when names of peers are claimed.
 #pragma once
 
 #include "registration/kernel_list.h"

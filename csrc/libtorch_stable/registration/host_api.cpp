@@ -15,12 +15,12 @@ KVOPS_EXPORT const char* kvops_simd() { return kvops::cpu::isa_name(); }
 KVOPS_EXPORT void kvops_set_checked(int on) { kvops::set_checked_mode(on != 0); }
 KVOPS_EXPORT int kvops_checked() { return kvops::checked_mode() ? 1 : 0; }
 
-// Walks the operator list: the index-th operator's name and vLLM namespace; 0 past the end.
-KVOPS_EXPORT int kvops_operator(int index, const char** name, const char** vllm_namespace) {
+// Walks the operator list: the index-th operator's name and its peer's namespace; 0 past the end.
+KVOPS_EXPORT int kvops_operator(int index, const char** name, const char** peer_namespace) {
   constexpr int kCount = sizeof(kvops::kOperators) / sizeof(kvops::kOperators[0]);
   if (index < 0 || index >= kCount) return 0;
   *name = kvops::kOperators[index].name;
-  *vllm_namespace = kvops::kOperators[index].vllm_namespace;
+  *peer_namespace = kvops::kOperators[index].peer_namespace;
   return 1;
 }
 

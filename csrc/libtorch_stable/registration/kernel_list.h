@@ -1,5 +1,5 @@
 // One row of a device's kernel list: an operator's name and its boxed function.
-// Filled by cpu.cpp (in _C) and cuda.cpp (in _C_cuda); read again when vLLM's names are claimed.
+// Filled by cpu.cpp (in _C) and cuda.cpp (in _C_cuda); read again when names of peers are claimed.
 // Names must be those of schemas.h; tests compare the lists.
 #pragma once
 

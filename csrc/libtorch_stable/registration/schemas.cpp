@@ -1,6 +1,6 @@
 // Defines kvops::<op> for every operator of schemas.h.
 // Runs when _C is loaded. A fragment: other libraries may add to the namespace.
-// vLLM's names are claimed later and one by one: see vllm_names.cpp.
+// Names of peers are claimed later and one by one: see peer_names.cpp.
 #include "registration/schemas.h"
 
 #include <string>

@@ -1,17 +1,20 @@
-// Every operator: vLLM's namespace for it, its name and its arguments: vLLM 0.23's schemas, and the
-// trailing arguments with defaults that vLLM 0.33 adds to them.
-// Read by schemas.cpp (kvops::<op>), vllm_names.cpp (vLLM's names) and the tests.
-// All operators return nothing; `!` marks what they write.
+// Every operator: the namespace in which a peer has it, its name and its arguments.
+// vLLM's are its 0.23 schemas, and the trailing arguments with defaults that vLLM 0.33 adds to
+// them; SGLang's (sgl_kernel) those of its stable registration. Read by schemas.cpp (kvops::<op>),
+// peer_names.cpp (names of peers) and the tests. All operators return nothing; `!` marks what they
+// write.
 #pragma once
 
 namespace kvops {
 
 struct OperatorSchema {
-  const char* vllm_namespace;
+  const char* peer_namespace;
   const char* name;
   const char* arguments;
-  // Where vLLM's own letter differs; null if it does not.
-  const char* vllm_arguments = nullptr;
+  // Where the peer's own letter differs; null if it does not.
+  const char* peer_arguments = nullptr;
+  // The peer's letter is the same, but does not mark what is written.
+  bool peer_hides_writes = false;
 };
 
 inline constexpr OperatorSchema kOperators[] = {
@@ -77,6 +80,67 @@ inline constexpr OperatorSchema kOperators[] = {
      "Tensor src, Tensor! dst, int block_size_in_bytes, Tensor block_mapping"},
     {"_C_cache_ops", "swap_blocks_batch",
      "Tensor src_ptrs, Tensor dst_ptrs, Tensor sizes, bool is_src_access_order_any=False"},
+    // ---- transfer: one layer
+    {"sgl_kernel", "transfer_kv_per_layer",
+     "Tensor src_k, Tensor! dst_k, Tensor src_v, Tensor! dst_v, Tensor src_indices, "
+     "Tensor dst_indices, int item_size, int block_quota, int num_warps_per_block",
+     nullptr, true},
+    {"sgl_kernel", "transfer_kv_per_layer_pf_lf",
+     "Tensor src_k, Tensor! dst_k, Tensor src_v, Tensor! dst_v, Tensor src_indices, "
+     "Tensor dst_indices, int layer_id, int item_size, int src_layout_dim, int block_quota, "
+     "int num_warps_per_block",
+     nullptr, true},
+    {"sgl_kernel", "transfer_kv_per_layer_ph_lf",
+     "Tensor src_k, Tensor! dst_k, Tensor src_v, Tensor! dst_v, Tensor src_indices, "
+     "Tensor dst_indices, int layer_id, int item_size, int src_layout_dim, int page_size, "
+     "int head_num, int block_quota, int num_warps_per_block",
+     nullptr, true},
+    {"sgl_kernel", "transfer_kv_per_layer_mla",
+     "Tensor src, Tensor! dst, Tensor src_indices, Tensor dst_indices, int item_size, "
+     "int block_quota, int num_warps_per_block",
+     nullptr, true},
+    {"sgl_kernel", "transfer_kv_per_layer_mla_pf_lf",
+     "Tensor src, Tensor! dst, Tensor src_indices, Tensor dst_indices, int layer_id, "
+     "int item_size, int src_layout_dim, int block_quota, int num_warps_per_block",
+     nullptr, true},
+    // ---- transfer: all layers; *_layers are tables of addresses, and nothing can be said of what
+    // is written behind them
+    {"sgl_kernel", "transfer_kv_all_layer",
+     "Tensor src_k_layers, Tensor dst_k_layers, Tensor src_v_layers, Tensor dst_v_layers, "
+     "Tensor src_indices, Tensor dst_indices, int item_size, int num_layers, int block_quota, "
+     "int num_warps_per_block"},
+    {"sgl_kernel", "transfer_kv_all_layer_lf_pf",
+     "Tensor src_k_layers, Tensor! dst_k, Tensor src_v_layers, Tensor! dst_v, "
+     "Tensor src_indices, Tensor dst_indices, int item_size, int dst_layout_dim, "
+     "int num_layers, int block_quota, int num_warps_per_block",
+     nullptr, true},
+    {"sgl_kernel", "transfer_kv_all_layer_lf_ph",
+     "Tensor src_k_layers, Tensor! dst_k, Tensor src_v_layers, Tensor! dst_v, "
+     "Tensor src_indices, Tensor dst_indices, int item_size, int dst_layout_dim, "
+     "int num_layers, int page_size, int head_num, int block_quota, int num_warps_per_block",
+     nullptr, true},
+    {"sgl_kernel", "transfer_kv_all_layer_mla",
+     "Tensor src_layers, Tensor dst_layers, Tensor src_indices, Tensor dst_indices, "
+     "int item_size, int num_layers, int block_quota, int num_warps_per_block"},
+    {"sgl_kernel", "transfer_kv_all_layer_mla_lf_pf",
+     "Tensor src_layers, Tensor! dst, Tensor src_indices, Tensor dst_indices, int item_size, "
+     "int dst_layout_dim, int num_layers, int block_quota, int num_warps_per_block",
+     nullptr, true},
+    // ---- transfer: planned by the host
+    {"sgl_kernel", "transfer_kv_direct",
+     "Tensor[] src_layers, Tensor(a!)[] dst_layers, Tensor src_indices, Tensor dst_indices, "
+     "int page_size",
+     nullptr, true},
+    {"sgl_kernel", "transfer_embedding_ranges_direct",
+     "Tensor src, Tensor! dst, int[] src_starts, int[] dst_starts, int[] lengths"},
+    {"sgl_kernel", "transfer_kv_per_layer_direct_pf_lf",
+     "Tensor[] src_ptrs, Tensor(a!)[] dst_ptrs, Tensor src_indices, Tensor dst_indices, "
+     "int layer_id, int page_size",
+     nullptr, true},
+    {"sgl_kernel", "transfer_kv_all_layer_direct_lf_pf",
+     "Tensor[] src_ptrs, Tensor(a!)[] dst_ptrs, Tensor src_indices, Tensor dst_indices, "
+     "int page_size",
+     nullptr, true},
 };
 
 }  // namespace kvops

@@ -19,6 +19,7 @@
 #include "registration/schemas.h"
 #include "swap/ops.h"
 #include "swap/paths.h"
+#include "transfer/ops.h"
 
 #define KVOPS_EXPORT extern "C" __attribute__((visibility("default")))
 
@@ -50,6 +51,31 @@ constexpr Kernel kCudaKernels[] = {
 
     // ---- swap
     {"swap_blocks", boxed<&cuda::swap_blocks>},
+
+    // ---- transfer
+    {"transfer_kv_per_layer", boxed<&Transfer<&validate_transfer_kv_per_layer>::on_cuda>},
+    {"transfer_kv_per_layer_pf_lf",
+     boxed<&Transfer<&validate_transfer_kv_per_layer_pf_lf>::on_cuda>},
+    {"transfer_kv_per_layer_ph_lf",
+     boxed<&Transfer<&validate_transfer_kv_per_layer_ph_lf>::on_cuda>},
+    {"transfer_kv_per_layer_mla", boxed<&Transfer<&validate_transfer_kv_per_layer_mla>::on_cuda>},
+    {"transfer_kv_per_layer_mla_pf_lf",
+     boxed<&Transfer<&validate_transfer_kv_per_layer_mla_pf_lf>::on_cuda>},
+    {"transfer_kv_all_layer", boxed<&Transfer<&validate_transfer_kv_all_layer>::on_cuda>},
+    {"transfer_kv_all_layer_lf_pf",
+     boxed<&Transfer<&validate_transfer_kv_all_layer_lf_pf>::on_cuda>},
+    {"transfer_kv_all_layer_lf_ph",
+     boxed<&Transfer<&validate_transfer_kv_all_layer_lf_ph>::on_cuda>},
+    {"transfer_kv_all_layer_mla", boxed<&Transfer<&validate_transfer_kv_all_layer_mla>::on_cuda>},
+    {"transfer_kv_all_layer_mla_lf_pf",
+     boxed<&Transfer<&validate_transfer_kv_all_layer_mla_lf_pf>::on_cuda>},
+    {"transfer_kv_direct", boxed<&Transfer<&validate_transfer_kv_direct>::on_cuda>},
+    {"transfer_embedding_ranges_direct",
+     boxed<&Transfer<&validate_transfer_embedding_ranges_direct>::on_cuda>},
+    {"transfer_kv_per_layer_direct_pf_lf",
+     boxed<&Transfer<&validate_transfer_kv_per_layer_direct_pf_lf>::on_cuda>},
+    {"transfer_kv_all_layer_direct_lf_pf",
+     boxed<&Transfer<&validate_transfer_kv_all_layer_direct_lf_pf>::on_cuda>},
 
 };
 
@@ -101,15 +127,15 @@ KVOPS_EXPORT int kvops_cuda_clear_skipped(int device) {
   }
 }
 
-// Adds the CUDA kernel to a vLLM name whose schema _C has defined; 0 if there is no such kernel.
-KVOPS_EXPORT int kvops_cuda_claim_vllm_name(const char* name) {
+// Adds the CUDA kernel to a peer's name whose schema _C has defined; 0 if there is no such kernel.
+KVOPS_EXPORT int kvops_cuda_claim_peer_name(const char* name) {
   using Library = torch::stable::detail::StableLibrary;
   const kvops::Kernel* kernel = kvops::find_kernel(kvops::kCudaKernels, name);
   for (const kvops::OperatorSchema& op : kvops::kOperators) {
     if (kernel == nullptr || std::strcmp(op.name, name) != 0) continue;
     try {
       // Never deleted: deleting a library object takes its registrations back.
-      auto* cuda = new Library(Library::Kind::IMPL, op.vllm_namespace, "CUDA", __FILE__, __LINE__);
+      auto* cuda = new Library(Library::Kind::IMPL, op.peer_namespace, "CUDA", __FILE__, __LINE__);
       cuda->impl(kernel->name, kernel->boxed);
       return 1;
     } catch (const std::exception&) {

@@ -1,0 +1,7 @@
+"""Cases of transfer_kv_all_layer_lf_ph: K and V; tables of all layers, layer first to page head."""
+
+from __future__ import annotations
+
+from transfer.inputs import kernel_case
+
+CASE = kernel_case("transfer_kv_all_layer_lf_ph")
