@@ -26,6 +26,7 @@ from .mla import (
     indexer_k_quant_and_cache,
 )
 from .nvfp4 import Nvfp4Views, dequantize_nvfp4_cache, nvfp4_split_views
+from .pinned_pool import PinnedPool
 from .swap import swap_blocks, swap_blocks_batch
 from .transfer import (
     transfer_embedding_ranges_direct,
@@ -44,6 +45,7 @@ from .transfer import (
     transfer_kv_per_layer_ph_lf,
 )
 
+from .swap._calibrate import use_environment  # isort: skip
 from . import _fakes, _graphs, _peer_names  # isort: skip
 
 
@@ -52,6 +54,7 @@ def _register() -> None:
         _fakes.register("kvops", operator.name)
         _graphs.keep_out_of_graphs_if_needed("kvops", operator.name)
     _peer_names.set_up()
+    use_environment()
 
 
 _register()
@@ -59,6 +62,7 @@ __version__ = version()
 
 __all__ = [
     "Nvfp4Views",
+    "PinnedPool",
     "Skipped",
     "checked",
     "clear_skipped",

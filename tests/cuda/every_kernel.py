@@ -14,6 +14,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # tests/
 
 from gpu.plain_calls import device_of_script, plain_call, wait
+from gpu.swap_calls import all_swaps
 from registry import OpCase
 from support import CASES, assert_same_outcome, by_operator, guard, reference_outcome
 
@@ -35,6 +36,7 @@ def main() -> None:
     device = device_of_script(__doc__.splitlines()[0])
     for case in CASES.values():
         print(f"{case.name}: {run(case, device)} calls", flush=True)
+    print(f"swaps of many blocks: {all_swaps(device)} calls", flush=True)
 
 
 if __name__ == "__main__":

@@ -155,7 +155,7 @@ def test_chunks(layer: Layer, chunk: int, counts: list[int]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"), [("100", 100), ("0", 8192), ("-3", 8192), ("many", 8192), (None, 8192)]
+    ("text", "expected"), [("100", 100), ("0", 512), ("-3", 512), ("many", 512), (None, 512)]
 )
 def test_the_size_of_chunks(
     binaries: Binaries,

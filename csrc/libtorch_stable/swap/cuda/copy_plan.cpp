@@ -7,10 +7,6 @@
 namespace kvops::cuda {
 namespace {
 
-bool continues(const Copy& last, const Copy& next) {
-  return last.src + last.bytes == next.src && last.dst + last.bytes == next.dst;
-}
-
 CopyKind kind_of(Place src, Place dst, bool for_kernel) {
   const auto needs_driver_alone = [](Place place) {
     return place == Place::kPageable || place == Place::kManaged;
@@ -24,17 +20,6 @@ CopyKind kind_of(Place src, Place dst, bool for_kernel) {
 }
 
 }  // namespace
-
-// Both ends are in last_src_ and last_dst_.
-void CopyPlanner::append(CopyKind kind, const Copy& copy) {
-  std::vector<Copy>& copies = list(kind);
-  if (may_grow_ && !copies.empty() && continues(copies.back(), copy)) {
-    copies.back().bytes += copy.bytes;
-  } else {
-    copies.push_back(copy);
-  }
-  may_grow_ = true;
-}
 
 CopyKind CopyPlanner::add_to_other_memory(const Copy& copy) {
   Copy rest = copy;

@@ -58,10 +58,27 @@ class CopyPlanner {
   };
 
   CopyKind add_to_other_memory(const Copy& copy);
-  void append(CopyKind kind, const Copy& copy);
+  // Both ends are in last_src_ and last_dst_.
+  void append(CopyKind kind, const Copy& copy) {
+    std::vector<Copy>& copies = list(kind);
+    const bool continues = may_grow_ && !copies.empty() &&
+                           copies.back().src + copies.back().bytes == copy.src &&
+                           copies.back().dst + copies.back().bytes == copy.dst;
+    if (continues) {
+      copies.back().bytes += copy.bytes;
+    } else {
+      if (copies.capacity() == 0) copies.reserve(kRoom);
+      copies.push_back(copy);
+    }
+    may_grow_ = true;
+  }
+
   End look(uintptr_t address, size_t bytes);
   End look_at_device(const MemoryRange& first, uintptr_t address, size_t bytes);
   End look_at_pageable(uintptr_t address, size_t bytes);
+
+  // Lists are emptied from time to time, as a rule before they grow beyond this.
+  static constexpr size_t kRoom = 640;
 
   MemoryMap& memory_;
   int device_;

@@ -164,15 +164,16 @@ bool CopyRun::by_2d(CopyKind kind, std::span<const Copy> rows) {
 void CopyRun::by_kernel(CopyKind kind, std::span<const Copy> copies) {
   used_ |= kSwapKernel;
   const DeviceFacts& facts = device_facts(context_);
-  const bool within_device = kind == CopyKind::kWithinDevice;
-  kernels::CopyLaunch launch{
-      .stream = context_.stream(),
-      .max_ctas = within_device ? facts.multiprocessors * kDeviceCtasPerSm : wishes_.max_sms,
-      // Few thread blocks that the link keeps waiting: they must not wait for each wave of a kernel
-      // that fills the GPU as well.
-      .priority = within_device ? 0 : facts.greatest_priority,
-      .overlaps_previous = false,
-  };
+  kernels::CopyLaunch launch{.stream = context_.stream(),
+                             .max_ctas = facts.multiprocessors * kDeviceCtasPerSm,
+                             .priority = 0,
+                             .overlaps_previous = false};
+  if (kind != CopyKind::kWithinDevice) {
+    launch.max_ctas = wishes_.max_sms;
+    // Few thread blocks that the link keeps waiting: they must not wait for each wave of a kernel
+    // that fills the GPU as well.
+    launch.priority = facts.greatest_priority;
+  }
   while (!copies.empty()) {
     launch.overlaps_previous = kernel_is_last_ && facts.compute_major >= 9 && !choice_.capturing;
     size_t launched = 0;

@@ -15,7 +15,8 @@
 namespace kvops::cuda {
 namespace {
 
-constexpr size_t kDefaultDescriptors = 8192;
+constexpr size_t kDefaultDescriptors = 512;
+constexpr size_t kFirstDescriptors = 32;
 
 // Once it has said so, it is not asked again.
 std::atomic<bool> batch_unsupported{false};
@@ -77,6 +78,10 @@ size_t max_descriptors() {
   return number;
 }
 
+size_t next_chunk(size_t last, size_t chunk_copies) {
+  return std::min(last == 0 ? kFirstDescriptors : last + last / 4, chunk_copies);
+}
+
 bool batch_call_works(const DriverEntry& driver) {
   return driver.memcpy_batch_async != nullptr && !batch_unsupported.load(std::memory_order_relaxed);
 }
@@ -94,8 +99,10 @@ size_t copy_by_batch(const DriverEntry& driver, const BatchOptions& options,
   size_t first_copy = 0;
   Tables tables(std::min(options.chunk_copies, copies.size()));
   size_t done = 0;
+  size_t chunk_copies = 0;
   while (done < copies.size()) {
-    const auto chunk = copies.subspan(done, std::min(options.chunk_copies, copies.size() - done));
+    chunk_copies = next_chunk(chunk_copies, options.chunk_copies);
+    const auto chunk = copies.subspan(done, std::min(chunk_copies, copies.size() - done));
     tables.fill(chunk);
     size_t failed_at = SIZE_MAX;
     const CUresult error = driver.memcpy_batch_async(tables.dsts.data(), tables.srcs.data(),

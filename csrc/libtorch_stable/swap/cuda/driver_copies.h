@@ -10,8 +10,8 @@
 
 namespace kvops::cuda {
 
-// How many copies one batch call gets: KVOPS_SWAP_MAX_DESCRIPTORS if that is a positive number.
-// A driver (580.159) has crashed on 51,828 in one call; more than thousands gain nothing.
+// How many copies one batch call gets at most: KVOPS_SWAP_MAX_DESCRIPTORS if that is a positive
+// number. A driver (580.159) has crashed on 51,828 in one call; hundreds are enough, see below.
 size_t max_descriptors();
 
 // False if the driver has no batch call, or has said that it does not support it.
@@ -23,6 +23,12 @@ struct BatchOptions {
   bool any_order;       // sources may be read before earlier work of the stream is done
   size_t chunk_copies;  // at most this many for each call
 };
+
+// How many copies the next call gets, after one with `last` (0: it is the first). The driver takes
+// nearly as long to accept a copy of 32 KiB as the link takes to move it, and nothing moves before
+// a call has returned: so the first call is small, and each is ready when the one before it is
+// done.
+size_t next_chunk(size_t last, size_t chunk_copies);
 
 // Copies that are independent of each other. Returns how many of them it has issued: fewer than all
 // only if the driver does not support the batch call, and then nothing of the others has begun.

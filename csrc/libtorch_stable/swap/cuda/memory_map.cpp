@@ -85,4 +85,15 @@ MemoryRange MemoryMap::ask(uintptr_t address) {
   return range;
 }
 
+bool touches_a_device(MemoryMap& memory, const SwapBlocksBatchParams& p) {
+  const auto is_device_address = [&memory](int64_t address) {
+    return is_on_device(memory.at(static_cast<uintptr_t>(address)).place);
+  };
+  for (int64_t i = 0; i < p.num_copies; ++i) {
+    if (p.sizes[i] == 0) continue;
+    if (is_device_address(p.src_ptrs[i]) || is_device_address(p.dst_ptrs[i])) return true;
+  }
+  return false;
+}
+
 }  // namespace kvops::cuda

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "swap/cuda/driver_entry.h"
+#include "swap/params.h"
 
 namespace kvops::cuda {
 
@@ -48,5 +49,8 @@ class MemoryMap {
 inline bool is_on_device(Place place) {
   return place == Place::kDevice || place == Place::kManaged;
 }
+
+// Whether a call with these tables is for a device at all.
+bool touches_a_device(MemoryMap& memory, const SwapBlocksBatchParams& params);
 
 }  // namespace kvops::cuda

@@ -18,22 +18,11 @@ namespace {
 
 constexpr const char* kOp = "swap_blocks_batch";
 
-bool is_on_device(MemoryMap& memory, int64_t address) {
-  return is_on_device(memory.at(static_cast<uintptr_t>(address)).place);
-}
-
-bool touches_a_device(MemoryMap& memory, const SwapBlocksBatchParams& p) {
-  for (int64_t i = 0; i < p.num_copies; ++i) {
-    if (p.sizes[i] == 0) continue;
-    if (is_on_device(memory, p.src_ptrs[i]) || is_on_device(memory, p.dst_ptrs[i])) return true;
-  }
-  return false;
-}
-
 // Such a source is written by work of a stream as a rule, and may be read before that is done.
 void check_any_order(MemoryMap& memory, const SwapBlocksBatchParams& p) {
   for (int64_t i = 0; i < p.num_copies; ++i) {
-    if (p.sizes[i] == 0 || !is_on_device(memory, p.src_ptrs[i])) continue;
+    if (p.sizes[i] == 0 || !is_on_device(memory.at(static_cast<uintptr_t>(p.src_ptrs[i])).place))
+      continue;
     const Arg arg{kOp, "is_src_access_order_any"};
     fail(arg, "must be False where a source is on a device (checked mode), got True and src_ptrs[" +
                   std::to_string(i) + "] on a device");

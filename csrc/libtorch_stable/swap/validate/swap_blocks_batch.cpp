@@ -18,16 +18,25 @@ const int64_t* readable_column(const Tensor& tensor, const char* name, int64_t l
   return readable_int64(tensor, arg);
 }
 
-bool address_is_good(int64_t address, int64_t size) {
-  return (address != 0) & (static_cast<uint64_t>(address) <= ~static_cast<uint64_t>(size));
-}
-
-// A size of 0 copies nothing, whatever the addresses.
-bool entry_is_good(const SwapBlocksBatchParams& p, int64_t i) {
-  const int64_t size = p.sizes[i];
-  const bool reachable =
-      address_is_good(p.src_ptrs[i], size) & address_is_good(p.dst_ptrs[i], size);
-  return (size >= 0) & (reachable | (size == 0));
+// Nothing moves before all entries have been looked at, so the look must be quick: sums that the
+// compiler does several of at once. False if something may be wrong, or is only unusual.
+bool all_are_usual(const SwapBlocksBatchParams& p, int64_t& total_bytes) {
+  uint64_t sizes = 0;   // every bit that is set anywhere
+  uint64_t others = 0;  // likewise; a number less one has the highest bit set if it was 0
+  uint64_t sum = 0;
+  for (int64_t i = 0; i < p.num_copies; ++i) {
+    const auto src = static_cast<uint64_t>(p.src_ptrs[i]);
+    const auto dst = static_cast<uint64_t>(p.dst_ptrs[i]);
+    const auto size = static_cast<uint64_t>(p.sizes[i]);
+    sizes |= size;
+    others |= src | (src - 1) | dst | (dst - 1);
+    sum += size;
+  }
+  total_bytes = static_cast<int64_t>(sum);
+  // No end of a copy and no sum can reach 2^63 then.
+  constexpr uint64_t kUsualSize = uint64_t{1} << 40;
+  constexpr uint64_t kUsualAddress = uint64_t{1} << 62;
+  return sizes < kUsualSize && others < kUsualAddress && p.num_copies < (int64_t{1} << 22);
 }
 
 [[noreturn]] void fail_entry(const char* name, int64_t index, const std::string& what) {
@@ -49,19 +58,21 @@ void check_address(const char* name, int64_t index, int64_t address, int64_t siz
   }
 }
 
-// The first entry that is wrong, in words.
-[[noreturn]] void fail_bad_entry(const SwapBlocksBatchParams& p) {
+// One by one; the first entry that is wrong, in words. Returns the sum of all sizes.
+int64_t check_entries(const SwapBlocksBatchParams& p) {
   int64_t total_bytes = 0;
   for (int64_t i = 0; i < p.num_copies; ++i) {
     if (p.sizes[i] < 0) {
       fail_entry("sizes", i, "must not be negative, got " + std::to_string(p.sizes[i]));
     }
-    if (__builtin_add_overflow(total_bytes, p.sizes[i], &total_bytes)) break;
+    if (__builtin_add_overflow(total_bytes, p.sizes[i], &total_bytes)) {
+      fail({kOp, "sizes"}, "must sum up to less than 2^63 bytes, got more");
+    }
     if (p.sizes[i] == 0) continue;
     check_address("src_ptrs", i, p.src_ptrs[i], p.sizes[i]);
     check_address("dst_ptrs", i, p.dst_ptrs[i], p.sizes[i]);
   }
-  fail({kOp, "sizes"}, "must sum up to less than 2^63 bytes, got more");
+  return total_bytes;
 }
 
 }  // namespace
@@ -77,17 +88,7 @@ SwapBlocksBatchParams validate_swap_blocks_batch(const Tensor& src_ptrs, const T
       .num_copies = num_copies,
       .total_bytes = 0,
   };
-  // Nothing moves before all entries have been looked at, so the look must be quick: what is wrong,
-  // and where, is found out after something is.
-  bool good = true;
-  for (int64_t i = 0; i < num_copies; ++i) {
-    good &= entry_is_good(p, i);
-    // Wraps where the sum does; sizes are below 2^63, so it shows at once.
-    p.total_bytes = static_cast<int64_t>(static_cast<uint64_t>(p.total_bytes) +
-                                         static_cast<uint64_t>(p.sizes[i]));
-    good &= p.total_bytes >= 0;
-  }
-  if (!good) fail_bad_entry(p);
+  if (!all_are_usual(p, p.total_bytes)) p.total_bytes = check_entries(p);
   return p;
 }
 

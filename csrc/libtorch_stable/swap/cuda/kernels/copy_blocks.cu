@@ -13,8 +13,6 @@
 namespace kvops::kernels {
 namespace {
 
-constexpr int kThreads = 512;
-
 // What a lane still has to copy: every 32nd unit.
 template <class Unit>
 struct LaneCopy {
@@ -99,10 +97,10 @@ __device__ __forceinline__ uint32_t entry_of(const BlockTable& table, uint32_t p
   return low;
 }
 
-__global__ void __launch_bounds__(kThreads, 2)
+__global__ void __launch_bounds__(kCopyThreads, 2)
     copy_blocks_kernel(const __grid_constant__ BlockTable table) {
   const int lane = threadIdx.x % 32;
-  const uint32_t warps = gridDim.x * (kThreads / 32);
+  const uint32_t warps = gridDim.x * (kCopyThreads / 32);
   // Neighbouring pieces go to different multiprocessors, so that few pieces use many of them.
   uint32_t piece = (threadIdx.x / 32) * gridDim.x + blockIdx.x;
   while (piece < table.num_pieces) {
@@ -122,7 +120,7 @@ __global__ void __launch_bounds__(kThreads, 2)
 
 cudaError_t launch_blocks(const BlockTable& table, const CopyLaunch& launch) {
   const unsigned ctas = std::min(static_cast<unsigned>(launch.max_ctas), table.num_pieces);
-  return launch_table(copy_blocks_kernel, table, ctas, kThreads, launch);
+  return launch_table(copy_blocks_kernel, table, ctas, launch);
 }
 
 }  // namespace kvops::kernels

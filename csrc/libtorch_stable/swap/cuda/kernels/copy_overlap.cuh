@@ -25,7 +25,7 @@ static __device__ __forceinline__ void finish_after_previous() {
 }
 
 template <class Table>
-cudaError_t launch_table(void (*kernel)(Table), const Table& table, unsigned ctas, int threads,
+cudaError_t launch_table(void (*kernel)(Table), const Table& table, unsigned ctas,
                          const CopyLaunch& launch) {
   cudaLaunchAttribute attributes[2] = {};
   unsigned count = 0;
@@ -39,7 +39,7 @@ cudaError_t launch_table(void (*kernel)(Table), const Table& table, unsigned cta
   }
   cudaLaunchConfig_t config = {};
   config.gridDim = dim3(ctas);
-  config.blockDim = dim3(static_cast<unsigned>(threads));
+  config.blockDim = dim3(kCopyThreads);
   config.stream = launch.stream;
   config.attrs = attributes;
   config.numAttrs = count;

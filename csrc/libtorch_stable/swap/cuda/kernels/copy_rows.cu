@@ -11,7 +11,6 @@
 namespace kvops::kernels {
 namespace {
 
-constexpr int kThreads = 512;
 constexpr uint32_t kRowsAtOnce = 8;
 
 // A row of an entry, and the one after it.
@@ -63,10 +62,10 @@ __device__ __forceinline__ void copy_rows(const RowTable& table, uint32_t first_
   }
 }
 
-__global__ void __launch_bounds__(kThreads, 2)
+__global__ void __launch_bounds__(kCopyThreads, 2)
     copy_rows_kernel(const __grid_constant__ RowTable table) {
   const uint32_t lane = threadIdx.x % 32;
-  const uint32_t step = gridDim.x * (kThreads / 32) * kRowsAtOnce;
+  const uint32_t step = gridDim.x * (kCopyThreads / 32) * kRowsAtOnce;
   // Neighbouring rows go to different multiprocessors, so that few rows use many of them.
   uint32_t row = ((threadIdx.x / 32) * gridDim.x + blockIdx.x) * kRowsAtOnce;
   while (row < table.num_rows) {
@@ -84,7 +83,7 @@ __global__ void __launch_bounds__(kThreads, 2)
 cudaError_t launch_rows(const RowTable& table, const CopyLaunch& launch) {
   const uint32_t ctas =
       std::min(static_cast<uint32_t>(launch.max_ctas), (table.num_rows - 1) / kRowsAtOnce + 1);
-  return launch_table(copy_rows_kernel, table, ctas, kThreads, launch);
+  return launch_table(copy_rows_kernel, table, ctas, launch);
 }
 
 }  // namespace kvops::kernels
