@@ -208,6 +208,27 @@ def cuda_swap() -> str:
     return "\n".join(lines)
 
 
+def cuda_transfer() -> str:
+    """Transfers of every form beside the link and a loop of copies."""
+    recorded = _read("cuda-transfer")
+    where, link = recorded["provenance"], recorded["link"]
+    head = ["case", "path", "GB/s", "L", "target", "times as fast as the loop", "met"]
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    for row in recorded["rows"]:
+        target, speedup = row["target"], row["loop_seconds"] / row["seconds"]
+        met = (target is None or row["L"] >= target) and speedup >= 1
+        cells = [row["name"], row["path"], f"{row['gb_per_second']:.1f}", f"{row['L']:.2f}"]
+        cells += ["-" if target is None else f"{target:.2f}", f"{speedup:.1f}"]
+        lines.append("| " + " | ".join([*cells, "yes" if met else "missed"]) + " |")
+    lines += [
+        "",
+        f"{where['gpu']}, driver {where['driver']}, torch {where['torch']}; one pinned copy"
+        f" {link['H2D']:.1f} GB/s in, {link['D2H']:.1f} GB/s out; commit {where['commit']};"
+        f" `{where['command']}`.",
+    ]
+    return "\n".join(lines)
+
+
 def _cuda_cells(prefix: str, row: dict[str, Any], detailed: bool) -> list[str]:
     cells = [
         prefix.replace("v2", "v1") + row["name"] if ", v1" in row["name"] else prefix + row["name"],
@@ -275,6 +296,7 @@ TABLES = {
     "cuda_summary": cuda_summary,
     "cuda_details": cuda_details,
     "cuda_swap": cuda_swap,
+    "cuda_transfer": cuda_transfer,
 }
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import bench_attention
 import bench_cache
 import bench_gather
 import bench_mla
+import bench_transfer
 from harness import machine_rates, measure, save, show
 
 CAPABILITIES = {
@@ -22,6 +23,7 @@ CAPABILITIES = {
     "cache": bench_cache.rows,
     "mla": bench_mla.rows,
     "gather": bench_gather.rows,
+    "transfer": bench_transfer.rows,
 }
 
 

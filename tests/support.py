@@ -141,19 +141,29 @@ def guard(case: OpCase, args: Args, *, misaligned: bool = False) -> Call:
 
 def copy_call(call: Call, device: str | None = None) -> Call:
     """The same call again, guard bytes and all, in memory of its own."""
-    return _copy_call(call, lambda buffer: device or buffer.content.device)
+    return _copy_call(
+        call,
+        lambda buffer: _moved(
+            buffer.content, device or buffer.content.device, pin=_is_pinned(buffer.content)
+        ),
+    )
 
 
 def copy_call_to_devices_of(call: Call, args: Args) -> Call:
-    """The same again, each argument on the device that it has in `args`."""
-    return _copy_call(call, lambda buffer: args[buffer.arguments[0]].device)
+    """The same again, each argument on the device that it has in `args`, pinned if it is there."""
+
+    def move(buffer: _Buffer) -> Tensor:
+        model = args[buffer.arguments[0]]
+        return _moved(buffer.content, model.device, pin=_is_pinned(model))
+
+    return _copy_call(call, move)
 
 
-def _copy_call(call: Call, device_of: Callable[[_Buffer], torch.device | str]) -> Call:
+def _copy_call(call: Call, move: Callable[[_Buffer], Tensor]) -> Call:
     copied = dict(call.args)
     buffers = []
     for buffer in call.buffers:
-        content = _moved(buffer.content, device_of(buffer))
+        content = move(buffer)
         buffers.append(replace(buffer, content=content))
         for name in buffer.arguments:
             copied[name] = _same_view(call.args[name], content)
@@ -341,10 +351,9 @@ def _is_pinned(tensor: Tensor) -> bool:
     return tensor.device.type == "cpu" and torch.cuda.is_available() and tensor.is_pinned()
 
 
-def _moved(content: Tensor, device: torch.device | str) -> Tensor:
-    """A copy; one of pinned memory that stays on the host is pinned, too."""
+def _moved(content: Tensor, device: torch.device | str, *, pin: bool) -> Tensor:
     copied = content.to(device, copy=True)
-    return copied.pin_memory() if _is_pinned(content) and not copied.is_cuda else copied
+    return copied.pin_memory() if pin and not copied.is_cuda else copied
 
 
 def _without_repeats(tensor: Tensor) -> Tensor:

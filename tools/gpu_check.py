@@ -82,6 +82,7 @@ _APART = (
     "tests/cuda/test_large_offsets.py",
     "tests/cuda/test_hostile_memcheck.py",
     "tests/vllm_grids",
+    "tests/sglang_grids",
 )
 _EVERY, _PLANTED = "tests/cuda/every_kernel.py", "tests/cuda/planted_errors.py"
 PARTS: dict[str, PytestPart | SanitizerPart] = {
@@ -89,7 +90,9 @@ PARTS: dict[str, PytestPart | SanitizerPart] = {
     "suite": PytestPart(("tests",), without=_APART),
     "random": PytestPart(("tests/cuda/test_cpu_cuda_agree.py",)),
     "large": PytestPart(("tests/cuda/test_large_offsets.py",), workers="2"),
-    "grids": PytestPart(("tests/vllm_grids",), workers="4"),  # gigabytes for each
+    "grids": PytestPart(
+        ("tests/vllm_grids", "tests/sglang_grids"), workers="4"
+    ),  # gigabytes for each
     "hostile": SanitizerPart("memcheck", "tests/cuda/hostile_script.py"),
     "memcheck": SanitizerPart("memcheck", _EVERY),
     "initcheck": SanitizerPart("initcheck", _EVERY),

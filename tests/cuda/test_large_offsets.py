@@ -29,6 +29,7 @@ from devices import CUDA
 from kvops.reference.numerics import E4M3, load_fp8
 from registry import OpCase, Sample
 from support import CASES, Call, by_operator, kinds, make_args, sample_params
+from transfer.inputs import KERNEL_LAYOUTS
 
 # The last row begins that many elements after the first: beyond uint32 as well.
 FAR_ELEMS = 2**32
@@ -88,8 +89,9 @@ def assert_outputs(call: Call, expected: Call) -> None:
 
 
 def first_kinds(case: OpCase) -> tuple[Sample, ...]:
-    """The swaps take pools without gaps: see below."""
-    return () if case.name.startswith("swap") else kinds(case)[:3]
+    """Swaps and kernel forms of transfers take pools without gaps: see below."""
+    takes_dense = case.name.startswith("swap") or case.name in KERNEL_LAYOUTS
+    return () if takes_dense else kinds(case)[:3]
 
 
 @pytest.mark.parametrize("extra", [0, 1], ids=["aligned", "odd"])
@@ -128,6 +130,35 @@ def test_swaps_of_blocks_far_into_a_pool(device: str) -> None:
     kvops.swap_blocks_batch(*tables, torch.full([4], block_bytes))
     for source, target in pairs.tolist():
         assert torch.equal(dst[target], src[source])
+
+
+@pytest.mark.parametrize("form", ["kernel", "tables", "direct"])
+def test_transfers_of_items_far_into_a_pool(form: str, device: str) -> None:
+    item_bytes, tokens = 1 << 20, 5000
+    require_bytes(2 * tokens * item_bytes)
+    src, dst = (torch.empty(tokens, item_bytes, dtype=torch.uint8, device=device) for _ in range(2))
+    pairs = torch.tensor([[4999, 0], [0, 4998], [4100, 4999], [2049, 2048]])
+    for source, target in pairs.tolist():
+        src[source].random_()
+        dst[target].zero_()
+    indices = pairs.T.contiguous().to(device)
+    if form == "kernel":
+        kvops.transfer_kv_per_layer_mla(src, dst, *indices, item_bytes)
+    elif form == "tables":
+        tables = (torch.tensor([t.data_ptr()], device=device) for t in (src, dst))
+        kvops.transfer_kv_all_layer_mla(*tables, *indices, item_bytes, 1)
+    else:
+        kvops.transfer_kv_direct([src], [dst], *indices, 1)
+    for source, target in pairs.tolist():
+        assert torch.equal(dst[target], src[source])
+
+
+def test_transfer_of_more_items_than_a_grid_has(device: str) -> None:
+    src = torch.randn(2 * MANY, 8, device=device)
+    dst = torch.zeros_like(src)
+    order = torch.randperm(2 * MANY, device=device)
+    kvops.transfer_kv_per_layer_mla(src, dst, order, order.flip(0), 32)
+    assert torch.equal(dst[order.flip(0)], src[order])
 
 
 def test_one_copy_of_more_than_four_gigabytes(device: str) -> None:

@@ -14,6 +14,7 @@
 #include "swap/paths.h"
 #include "transfer/cuda/kernels/transfer_items.cuh"
 #include "transfer/cuda/planned.h"
+#include "transfer/cuda/reachable.h"
 #include "transfer/ops.h"
 #include "transfer/token_runs.h"
 
@@ -28,26 +29,26 @@ void check_indices(const CudaContext& context, const TransferParams& p) {
   if (!checked_mode()) return;
   const HostIndices src(context, "src_indices", p.src_indices, p.num_items);
   const HostIndices dst(context, "dst_indices", p.dst_indices, p.num_items);
-  check_transfer_indices(p.op, src.data(), dst.data(), p.num_items, p.src.grid, p.dst.grid);
-}
-
-bool is_reachable(MemoryMap& map, const TokenMemory& memory) {
-  auto at = reinterpret_cast<uintptr_t>(memory.base);
-  const uintptr_t end = at + static_cast<uintptr_t>(memory.bytes);
-  while (at < end) {
-    const MemoryRange range = map.at(at);
-    if (!range.kernel_reachable) return false;
-    at = range.end;
+  TokenGrid src_grid = p.src.grid;
+  TokenGrid dst_grid = p.dst.grid;
+  if (p.num_items > 0) {
+    make_current(context);
+    MemoryMap map(p.op, driver_entry());
+    const auto behind_tables = [&](const TransferSide& side, const HostIndices<int64_t>& indices) {
+      return reachable_tokens(context, map, p, side, indices.data());
+    };
+    if (p.src.memory[0].layers != nullptr) src_grid.num_tokens = behind_tables(p.src, src);
+    if (p.dst.memory[0].layers != nullptr) dst_grid.num_tokens = behind_tables(p.dst, dst);
   }
-  return true;
+  check_transfer_indices(p.op, src.data(), dst.data(), p.num_items, src_grid, dst_grid);
 }
 
 // The first pool on the host whose memory the current device's kernels cannot use, or null.
-const TokenMemory* unreachable_memory(const TransferParams& p) {
+const TokenMemory* unreachable_memory(const CudaContext& context, const TransferParams& p) {
   MemoryMap map(p.op, driver_entry());
   for (const TransferSide* side : {&p.src, &p.dst}) {
     for (const TokenMemory& memory : side->memory) {
-      if (memory.on_host && !is_reachable(map, memory)) return &memory;
+      if (memory.on_host && !is_reachable(map, context.device(), memory)) return &memory;
     }
   }
   return nullptr;
@@ -133,7 +134,7 @@ void run_transfer(const TransferParams& p) {
   const TokenMemory* pageable = nullptr;
   if (over_link) {
     make_current(context);
-    pageable = unreachable_memory(p);
+    pageable = unreachable_memory(context, p);
   }
   if (pageable == nullptr) {
     by_kernel(context, p, over_link);
