@@ -7,7 +7,7 @@ import torch
 
 import kvops
 from gpu.calls import refill, rounds
-from hostile import index_of, with_value
+from hostile import bad_value, index_of, with_value
 from registry import OpCase, Sample
 from support import (
     CASES,
@@ -48,8 +48,8 @@ def test_every_index_argument_is_read_somewhere(case: OpCase) -> None:
             valid = make_call(case, sample, "cpu")
             if valid.args.get(name) is None:
                 continue
-            limit = case.hostile[name](valid.args)
-            call = with_value(valid, name, index_of(valid.args[name], "first"), limit)
+            value = bad_value(case, valid, name)
+            call = with_value(valid, name, index_of(valid.args[name], "first"), value)
             with kvops.checked():
                 refused.append(refusal(call, by_operator) is not None)
         assert any(refused), name
