@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -37,6 +38,20 @@ def test_is_cat(
     kvops.concat_mla_q(ql_nope, q_pe, q_out[..., 5:])
     assert torch.equal(as_bytes(q_out[..., 5:]), as_bytes(torch.cat([ql_nope, q_pe], dim=-1)))
     assert (as_bytes(q_out[..., :5]) == 0xFF).all()
+
+
+@pytest.mark.parametrize("padding", [0, 32, 5], ids=["lines", "gaps between lines", "no lines"])
+@pytest.mark.parametrize("first", [0, 1], ids=["line", "in a line"])
+def test_large_outputs(first: int, padding: int) -> None:
+    """They are stored around the cache if their rows are whole cache lines."""
+    tokens, heads, width = 70, 128, 576 + padding
+    ql_nope, q_pe = torch.randn(tokens, heads, 512).half(), torch.randn(tokens, heads, 64).half()
+    memory = torch.full((tokens * heads * width + 64,), 7, dtype=torch.float16)
+    q_out = memory[first : first + tokens * heads * width].view(tokens, heads, width)
+    kvops.concat_mla_q(ql_nope, q_pe, q_out[..., :576])
+    assert torch.equal(q_out[..., :576], torch.cat([ql_nope, q_pe], dim=-1))
+    assert (q_out[..., 576:] == 7).all()
+    assert (memory[first + q_out.numel() :] == 7).all() and (memory[:first] == 7).all()
 
 
 def test_offsets_beyond_31_bits() -> None:

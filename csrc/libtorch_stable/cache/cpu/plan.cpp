@@ -5,10 +5,6 @@
 namespace kvops::cpu {
 namespace {
 
-// Below this many bytes the caches hold what is written, and the next operator finds it there;
-// above it they do not, and ordinary stores would first read every line from memory.
-constexpr int64_t kStreamingBytes = int64_t{8} << 20;
-
 constexpr int64_t kGrainElems = 32768;
 
 int64_t token_elems(const CacheWriterParams& p) {

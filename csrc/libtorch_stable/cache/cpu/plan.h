@@ -7,6 +7,7 @@
 
 #include "cache/cpu/kernels.h"
 #include "cache/params.h"
+#include "common/streaming.h"
 
 namespace kvops::cpu {
 
@@ -31,20 +32,5 @@ int64_t grain_tokens(const CacheWriterParams& p);
 // Streaming stores where a call writes more than the caches keep and, as the caller knows, whole
 // cache lines at a time.
 Stores stores_for(const CacheWriterParams& p, bool whole_lines_written);
-
-inline constexpr int64_t kCacheLineBytes = 64;
-
-inline bool is_whole_lines(int64_t bytes) { return bytes % kCacheLineBytes == 0; }
-inline bool is_line_aligned(const void* address) {
-  return reinterpret_cast<uintptr_t>(address) % kCacheLineBytes == 0;
-}
-
-// To be called last by every thread that may have used streaming stores: the end of a parallel
-// loop does not order them.
-inline void finish_streaming() {
-#if defined(__x86_64__)
-  __builtin_ia32_sfence();
-#endif
-}
 
 }  // namespace kvops::cpu
