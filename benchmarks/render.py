@@ -190,20 +190,30 @@ def _cuda_table(detailed: bool) -> str:
 
 
 def cuda_swap() -> str:
-    """Swaps on the default stream beside a stream of their own."""
+    """Swaps by the automatic choice, beside the driver's batched copy and single copies."""
     recorded = _read("cuda-swap")
     where, link = recorded["provenance"], recorded["link"]
-    head = ["case", "path", "own stream, GB/s", "default stream, GB/s", "default / own", "L"]
+    head = ["case", "path", "own stream, GB/s", "default stream, GB/s", "L", "L, default stream"]
+    head += ["target", "batch, L", "single, L", "met"]
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
-    for row in recorded["rows"]:
-        rates = [f"{row['own']:.1f}", f"{row['default']:.1f}"]
-        ratios = [f"{row['default'] / row['own']:.2f}", f"{row['L']:.2f}"]
-        lines.append("| " + " | ".join([row["name"], row["path"], *rates, *ratios]) + " |")
+    by_wish = {(row["name"], row["direction"], row["wish"]): row for row in recorded["rows"]}
+    for (name, direction, wish), row in by_wish.items():
+        if wish != "auto":
+            continue
+        rates = [f"{row['bytes'] / row[stream] / 1e9:.1f}" for stream in ("own", "default")]
+        levels = [row["L_own"], row["L_default"]]
+        others = [by_wish[name, direction, other]["L_own"] for other in ("batch", "single")]
+        met = "yes" if min(levels) >= row["target"] else "missed"
+        cells = [f"{name} {direction}", row["path"], *rates, *(f"{level:.2f}" for level in levels)]
+        cells += [f"{row['target']:.2f}", *(f"{other:.2f}" for other in others), met]
+        lines.append("| " + " | ".join(cells) + " |")
+    rates = [f"{link[way]['bytes_per_second'] / 1e9:.1f} GB/s" for way in ("H2D", "D2H")]
+    floors = [f"{link[way]['floor_seconds'] * 1e6:.1f} us" for way in ("H2D", "D2H")]
     lines += [
         "",
-        f"{where['gpu']}, driver {where['driver']}, torch {where['torch']}; one pinned copy"
-        f" {link['H2D']:.1f} GB/s in, {link['D2H']:.1f} GB/s out; commit {where['commit']};"
-        f" `{where['command']}`.",
+        f"{where['gpu']}, driver {where['driver']}, torch {where['torch']}; one pinned copy of"
+        f" 1 GiB {rates[0]} in, {rates[1]} out, one of 4 KiB {floors[0]} and {floors[1]}; commit"
+        f" {where['commit']}; `{where['command']}`.",
     ]
     return "\n".join(lines)
 
@@ -226,6 +236,42 @@ def cuda_transfer() -> str:
         f" {link['H2D']:.1f} GB/s in, {link['D2H']:.1f} GB/s out; commit {where['commit']};"
         f" `{where['command']}`.",
     ]
+    return "\n".join(lines)
+
+
+def cuda_swap_beside() -> str:
+    """Decode steps and matrix products with and without swaps next to them."""
+    recorded = _read("cuda-swap")
+    head = ["work", "swap", "asked for", "path", "work alone, us", "beside", "slower by"]
+    head += ["swap alone, GB/s", "beside", "fraction of the link"]
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    for row in recorded["beside"]:
+        link = recorded["link"][row["direction"]]["bytes_per_second"]
+        slower = row["step_beside"] / row["step_alone"] - 1
+        cells = [row["work"], f"{row['name']} {row['direction']}", row["wish"], row["path"]]
+        cells += [f"{row['step_alone'] * 1e6:.0f}", f"{row['step_beside'] * 1e6:.0f}"]
+        cells += [f"{slower * 100:.0f} %", f"{row['rate_alone'] / 1e9:.1f}"]
+        cells += [f"{row['rate_beside'] / 1e9:.1f}", f"{row['rate_beside'] / link:.2f}"]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def cuda_swap_more() -> str:
+    """What the table of cases does not hold."""
+    recorded = _read("cuda-swap")
+    device, host = recorded["device"], recorded["host"]["4096 x 4 KiB"]
+    lines = [
+        "| | |",
+        "|---|---|",
+        f"| within the device, 4096 x 32 KiB, GPU time | {device['events']:.0f} GB/s,"
+        f" {device['events'] / device['copy']:.2f} of one large copy |",
+        f"| the same, wall clock | {device['wall']:.0f} GB/s,"
+        f" {device['wall'] / device['copy']:.2f} |",
+        f"| until the call returns, 4096 x 4 KiB, idle stream | {host * 1e6:.0f} us |",
+    ]
+    for row in recorded["any_order"]:
+        orders = f"{row['STREAM']:.1f}, {row['ANY']:.1f} GB/s"
+        lines.append(f"| batch, {row['name']} H2D, STREAM and ANY order | {orders} |")
     return "\n".join(lines)
 
 
@@ -297,6 +343,8 @@ TABLES = {
     "cuda_details": cuda_details,
     "cuda_swap": cuda_swap,
     "cuda_transfer": cuda_transfer,
+    "cuda_swap_beside": cuda_swap_beside,
+    "cuda_swap_more": cuda_swap_more,
 }
 
 if __name__ == "__main__":
