@@ -117,6 +117,11 @@ def measure_link() -> dict[str, dict[str, float]]:
     return link
 
 
+def link_rates() -> dict[str, float]:
+    """GB/s of one large pinned copy, each way."""
+    return {way: numbers["bytes_per_second"] / 1e9 for way, numbers in measure_link().items()}
+
+
 class Blocks:
     """A case's blocks in pools of twice their size, at random places on both sides."""
 
