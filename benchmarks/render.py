@@ -58,7 +58,11 @@ def wheel_size() -> str:
     parts["the sdist"] = recorded["sdist"]
     lines += [f"| {name} | {size / 1e6:.1f} |" for name, size in parts.items()]
     minutes = recorded["build CPU seconds"] / 60
-    lines += ["", f"`{recorded['wheel']}`, built in {minutes:.0f} minutes of one core."]
+    lines += [
+        "",
+        f"`{recorded['wheel']}`, commit {recorded['commit']}, built in {minutes:.0f} minutes of one"
+        " core: `KVOPS_CUDA_ARCHS=all python tools/release.py all --development --json FILE`.",
+    ]
     return "\n".join(lines)
 
 

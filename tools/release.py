@@ -284,8 +284,7 @@ def check_sdist(sdist: Path) -> Iterator[Problem]:
         names = {name.partition("/")[2] for name in archive.getnames()}
     if sdist.name != f"kvops-{project_version()}.tar.gz":
         yield Problem(f"is not kvops-{project_version()}.tar.gz")
-    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
-    tracked = [name for name in listed.stdout.splitlines() if name.startswith(IN_SDIST)]
+    tracked = [name for name in git("ls-files").splitlines() if name.startswith(IN_SDIST)]
     if not tracked:
         yield Problem("can only be checked in a checkout: git lists no sources", local=True)
     for name in tracked:
@@ -294,6 +293,11 @@ def check_sdist(sdist: Path) -> Iterator[Problem]:
     for name in sorted(names):
         if name.endswith((".so", ".o", ".pyc")):
             yield Problem(f"brings {name}, which is built")
+
+
+def git(*arguments: str) -> str:
+    """What git says about this checkout; nothing where there is none."""
+    return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True).stdout
 
 
 def project_version() -> str:
