@@ -23,9 +23,13 @@ class Divisor {
 #if defined(__CUDACC__)
   __device__ __forceinline__ int64_t quotient(int64_t numerator) const {
     if (!is_narrow_) return numerator / divisor_;
+    return narrow_quotient(static_cast<uint32_t>(numerator));
+  }
+
+  // Where end is at most 2^31.
+  __device__ __forceinline__ uint32_t narrow_quotient(uint32_t numerator) const {
     // multiplier is 2^32 (2^shift / divisor - 1), rounded up; the sum stays below 2^32.
-    const uint32_t narrow = static_cast<uint32_t>(numerator);
-    return (__umulhi(narrow, multiplier_) + narrow) >> shift_;
+    return (__umulhi(numerator, multiplier_) + numerator) >> shift_;
   }
 
   __device__ __forceinline__ int64_t remainder(int64_t numerator, int64_t quotient) const {

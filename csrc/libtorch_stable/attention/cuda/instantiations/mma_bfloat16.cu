@@ -1,4 +1,4 @@
-// Paged attention on tensor cores over caches of bfloat16: 3 kernels.
+// Paged attention on tensor cores over caches of bfloat16: 6 kernels.
 #include "attention/cuda/kernels/mma_launch.cuh"
 
 namespace kvops::kernels {

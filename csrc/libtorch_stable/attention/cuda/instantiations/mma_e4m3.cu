@@ -1,4 +1,4 @@
-// Paged attention on tensor cores over caches of e4m3: 3 kernels.
+// Paged attention on tensor cores over caches of e4m3: 6 kernels.
 #include "attention/cuda/kernels/mma_launch.cuh"
 
 namespace kvops::kernels {

@@ -1,4 +1,4 @@
-// Paged attention on tensor cores over caches of e5m2: 3 kernels.
+// Paged attention on tensor cores over caches of e5m2: 6 kernels.
 #include "attention/cuda/kernels/mma_launch.cuh"
 
 namespace kvops::kernels {

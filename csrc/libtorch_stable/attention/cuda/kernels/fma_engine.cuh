@@ -1,12 +1,13 @@
 // Attention to 16 tokens by fused multiply-adds in fp32: any element type, any architecture. Run by
-// each warp on stages of its own, for up to kHeads query heads of one KV head. Logits: a lane has
+// each warp on tokens of its own, for up to kHeads query heads of one KV head. Logits: a lane has
 // one token and every second piece of its key. Values: a lane has every 32nd dimension, of all
 // tokens.
 #pragma once
 
 #include <cstdint>
 
-#include "attention/cuda/kernels/page_loader.cuh"
+#include "attention/cuda/kernels/stage.cuh"
+#include "attention/cuda/kernels/stage_barriers.cuh"
 #include "attention/cuda/kernels/unit_result.cuh"
 #include "common/cuda/convert.cuh"
 #include "common/cuda/vec.cuh"
@@ -51,13 +52,16 @@ template <class CacheElem, int kHeads>
 class FmaEngine {
  public:
   using Cache = CacheElem;
-  static constexpr bool kIsAligned = false;
+  static constexpr bool kMayBeUnaligned = true;
   static constexpr int kArchitecture = 0;
   static constexpr int kCombineBatch = 8;
+  static constexpr int kBlocks = 2;  // of a multiprocessor
 
-  __device__ FmaEngine(const PagedAttentionParams& p, const AttentionPlan& plan, char* shared)
+  __device__ FmaEngine(const PagedAttentionParams& p, const AttentionPlan& plan,
+                       const StageOffsets& offsets, char* shared)
       : p_(p),
         plan_(plan),
+        offsets_(offsets),
         lane_(static_cast<int>(threadIdx.x % 32)),
         dims_(static_cast<int>(p.head_size)),
         queries_(reinterpret_cast<float*>(shared + plan.shared.engine)),
@@ -66,29 +70,24 @@ class FmaEngine {
                                               plan.shared.engine_warp_bytes)),
         scale_(p.scale * (p.k_scale != nullptr ? *p.k_scale : 1.0f) * kLog2E) {}
 
-  // Called by all threads of the block, between two barriers.
+  // Called by all warps together, after the last unit's rows are stored.
   __device__ __forceinline__ void begin_unit(int64_t seq, const UnitHeads& heads) {
-    for (int i = static_cast<int>(threadIdx.x); i < heads.count * dims_;
-         i += static_cast<int>(blockDim.x)) {
+    for (int i = static_cast<int>(threadIdx.x); i < heads.count * dims_; i += plan_.warps * 32) {
       const int head = i / dims_;
       queries_[i] = query(seq * p_.query_seq_stride + (heads.first + head) * p_.query_head_stride +
                           (i - head * dims_));
     }
     // Queries that there are not: anything finite.
-    for (int i = heads.count * dims_ + static_cast<int>(threadIdx.x); i < plan_.unit_heads * dims_;
-         i += static_cast<int>(blockDim.x)) {
+    for (int i = heads.count * dims_ + static_cast<int>(threadIdx.x); i < kHeads * dims_;
+         i += plan_.warps * 32) {
       queries_[i] = 0.0f;
     }
     const int thread = static_cast<int>(threadIdx.x);
-    if (thread < plan_.unit_heads) {
+    if (thread < kHeads) {
       slopes()[thread] = p_.alibi_slopes != nullptr && thread < heads.count
                              ? p_.alibi_slopes[heads.first + thread] * kLog2E
                              : 0.0f;
     }
-  }
-
-  // Nothing is kept from a unit that is finished: its registers are free until the next begins.
-  __device__ __forceinline__ void reset() {
 #pragma unroll
     for (int h = 0; h < kHeads; ++h) {
       max_[h] = kNoLogit;
@@ -96,13 +95,18 @@ class FmaEngine {
 #pragma unroll
       for (int i = 0; i < kDims; ++i) values_[h][i] = 0.0f;
     }
+    compute_sync(plan_);
   }
 
   __device__ __forceinline__ void attend(const Stage& stage) {
     float rescale[kHeads];
     add_weights(stage, rescale);
     __syncwarp();
-    add_values(stage, rescale);
+    if (stage.mask == kAllTokens) {
+      add_values<true>(stage, rescale);
+    } else {
+      add_values<false>(stage, rescale);
+    }
   }
 
   // Rows [first, first + rows) of the unit to [rows][pitch], and their states.
@@ -128,9 +132,9 @@ class FmaEngine {
   static constexpr int kDims = 8;  // of a lane: head sizes up to 256
   // Elements of a key that a lane loads at once, and of a value: consecutive tokens.
   static constexpr int kKeyElems = sizeof(Cache) == 4 ? 4 : 8;
-  static constexpr int kValueTokens = 16 / static_cast<int>(sizeof(Cache));
+  static constexpr int kValueTokens = sizeof(Cache) == 4 ? 4 : 8;
 
-  __device__ __forceinline__ float* slopes() const { return queries_ + plan_.unit_heads * dims_; }
+  __device__ __forceinline__ float* slopes() const { return queries_ + kHeads * dims_; }
 
   __device__ __forceinline__ float query(int64_t at) const {
     switch (p_.query_dtype) {
@@ -147,9 +151,20 @@ class FmaEngine {
   __device__ __forceinline__ const Cache* key_elems(const char* keys, int token, int i) const {
     const int x = static_cast<int>(p_.x);
     const int elem = i * kKeyElems;
-    const int offset = x == kKeyElems ? elem * kWarpTokens + token * kKeyElems
-                                      : elem / x * x * kWarpTokens + token * x + elem % x;
-    return reinterpret_cast<const Cache*>(keys) + offset;
+    const int piece = x == kKeyElems ? i : elem / x;
+    const int within = token % kOctet * x + (elem - piece * x);
+    return reinterpret_cast<const Cache*>(keys + token / kOctet * offsets_.key_octet +
+                                          piece * plan_.shared.stage.key_pitch) +
+           within;
+  }
+
+  static constexpr int kPieces = kWarpTokens / kValueTokens;
+
+  // Of some tokens' values, from the first token's.
+  __device__ __forceinline__ int value_offset(int piece) const {
+    const int octet = piece * kValueTokens / kOctet;
+    return octet * offsets_.value_octet +
+           piece % (kOctet / kValueTokens) * plan_.shared.stage.value_piece;
   }
 
   // The logits of 16 tokens, as weights relative to the new maximum, to shared memory.
@@ -162,7 +177,6 @@ class FmaEngine {
       widen_all(load_vec<kKeyElems>(key_elems(stage.keys, token, i)), key);
 #pragma unroll
       for (int h = 0; h < kHeads; ++h) {
-        if (h >= plan_.unit_heads) continue;
 #pragma unroll
         for (int e = 0; e < kKeyElems; e += 4) {
           const float4 q =
@@ -174,13 +188,10 @@ class FmaEngine {
         }
       }
     }
-    const bool is_token = (stage.info->mask >> token & 1u) != 0;
-    const float distance = static_cast<float>(static_cast<int64_t>(stage.info->position) + token -
-                                              stage.info->at.seq_len + 1);
+    const bool is_token = (stage.mask >> token & 1u) != 0;
+    const float distance = static_cast<float>(stage.distance + token);
 #pragma unroll
     for (int h = 0; h < kHeads; ++h) {
-      rescale[h] = 1.0f;
-      if (h >= plan_.unit_heads) continue;
       // Never fused with what follows: a slope of 0 changes no bit.
       float logit = __fmul_rn(dots[h] + __shfl_xor_sync(~0u, dots[h], 16), scale_);
       if (p_.alibi_slopes != nullptr) logit = __fmaf_rn(distance, slopes()[h], logit);
@@ -199,6 +210,8 @@ class FmaEngine {
     }
   }
 
+  // kIsWhole: all tokens are there. The others' values may be anything: 0 times NaN is not 0.
+  template <bool kIsWhole>
   __device__ __forceinline__ void add_values(const Stage& stage, const float (&rescale)[kHeads]) {
 #pragma unroll
     for (int i = 0; i < kDims; ++i) {
@@ -207,15 +220,22 @@ class FmaEngine {
 #pragma unroll
       for (int h = 0; h < kHeads; ++h) values_[h][i] *= rescale[h];
 #pragma unroll
-      for (int piece = 0; piece < kWarpTokens / kValueTokens; ++piece) {
+      for (int step = 0; step < kPieces; ++step) {
+        // Lanes begin with different pieces: rows of a page are so short that the same piece of
+        // several would lie in the same banks.
+        const int piece = (step + lane_ * kPieces / 8) % kPieces;
         float value[kValueTokens];
-        // fp8 pieces of 8 tokens lie beside each other: 16 bytes of a dimension, either way.
         widen_all(load_vec<kValueTokens>(reinterpret_cast<const Cache*>(
-                      stage.values + piece * plan_.shared.value_pitch + dim * 16)),
+                      stage.values + value_offset(piece) + dim * plan_.shared.stage.value_pitch)),
                   value);
+        if constexpr (!kIsWhole) {
+#pragma unroll
+          for (int t = 0; t < kValueTokens; ++t) {
+            if ((stage.mask >> (piece * kValueTokens + t) & 1u) == 0) value[t] = 0.0f;
+          }
+        }
 #pragma unroll
         for (int h = 0; h < kHeads; ++h) {
-          if (h >= plan_.unit_heads) continue;
 #pragma unroll
           for (int t = 0; t < kValueTokens; t += 4) {
             const float4 weight = *reinterpret_cast<const float4*>(weights_ + h * kWarpTokens +
@@ -232,9 +252,10 @@ class FmaEngine {
 
   const PagedAttentionParams& p_;
   const AttentionPlan& plan_;
+  const StageOffsets& offsets_;
   int lane_;
   int dims_;
-  float* queries_;  // [unit_heads][head_size], then slopes [unit_heads]
+  float* queries_;  // [kHeads][head_size], then slopes [kHeads]
   float* weights_;  // [kHeads][16], of the warp
   float scale_;
   float max_[kHeads];

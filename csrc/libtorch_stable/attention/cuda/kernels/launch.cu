@@ -47,6 +47,13 @@ int32_t newest_code(int32_t architecture) {
 }  // namespace
 
 cudaError_t read_device_limits(int device, DeviceLimits& limits) {
+  // Asked for once: five questions to the runtime cost as much as a launch.
+  thread_local int known_device = -1;
+  thread_local DeviceLimits known = {};
+  if (device == known_device) {
+    limits = known;
+    return cudaSuccess;
+  }
   int32_t major = 0;
   int32_t minor = 0;
   const struct {
@@ -64,15 +71,16 @@ cudaError_t read_device_limits(int device, DeviceLimits& limits) {
     if (error != cudaSuccess) return error;
   }
   limits.architecture = newest_code(major * 10 + minor);
+  known = limits;
+  known_device = device;
   return cudaSuccess;
 }
 
 cudaError_t launch_paged_attention(const PagedAttentionParams& p, const AttentionPlan& plan,
                                    cudaStream_t stream) {
-  const cudaError_t error =
-      cudaMemsetAsync(plan.workspace.arrivals, 0, static_cast<size_t>(plan.grid) * 4, stream);
-  if (error != cudaSuccess) return error;
-  LaunchAttention* launch = plan.engine == AttentionEngine::kMma ? mma_launch(p) : fma_launch(p);
+  const bool uses_mma =
+      plan.engine == AttentionEngine::kMma8 || plan.engine == AttentionEngine::kMma16;
+  LaunchAttention* launch = uses_mma ? mma_launch(p) : fma_launch(p);
   return launch(p, plan, stream);
 }
 

@@ -43,6 +43,16 @@ static __device__ __forceinline__ void multiply_add(float (&c)[4], const uint32_
 #endif
 }
 
+// An 8 x 8 matrix of 16-bit elements: lane 4 g + j has elements 2 j, 2 j + 1 of row g, and gets
+// those of column g.
+static __device__ __forceinline__ uint32_t transpose(uint32_t pair) {
+  uint32_t result = 0;
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 750
+  asm("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;\n" : "=r"(result) : "r"(pair));
+#endif
+  return result;
+}
+
 // Two elements in a register, the first in the low half.
 static __device__ __forceinline__ uint32_t pack(float first, float second, half_t) {
   const __half2 pair = __floats2half2_rn(first, second);

@@ -1,6 +1,8 @@
-// Attention to 16 tokens on tensor cores: up to 16 query heads of one KV head are the rows.
-// Run by each warp on stages of its own. Needs sm_80, 16-bit queries and copies of whole pieces.
-// Weights are rounded to Operand for their product with values; sums of weights are not.
+// Attention to 16 tokens on tensor cores, for up to 8 or 16 query heads of one KV head. Tokens are
+// the rows of the first product (K Q^T), dimensions those of the second (V^T P^T): pages lie as
+// both want them, and 8 heads fill an instruction. Run by each warp on tokens of its own. Needs
+// sm_80, 16-bit queries whose pairs are aligned, and copies of whole pieces. Weights are rounded to
+// Operand for their product with values; sums of weights are not.
 #pragma once
 
 #include <cstdint>
@@ -8,119 +10,153 @@
 
 #include "attention/cuda/kernels/fp8_halves.cuh"
 #include "attention/cuda/kernels/mma.cuh"
-#include "attention/cuda/kernels/page_loader.cuh"
+#include "attention/cuda/kernels/stage.cuh"
+#include "attention/cuda/kernels/stage_barriers.cuh"
 #include "attention/cuda/kernels/unit_result.cuh"
 #include "common/cuda/convert.cuh"
 
 namespace kvops::kernels {
 
 // Operand: what the tensor cores multiply: the cache's type, or half for fp8, which both fp8 types
-// convert to exactly. kMaxDims: head sizes up to this.
-template <class Operand, class CacheElem, int kMaxDims>
+// convert to exactly. kMaxDims: head sizes up to this. kHeadTiles: of 8 query heads.
+template <class Operand, class CacheElem, int kMaxDims, int kHeadTiles>
 class MmaEngine {
  public:
   using Cache = CacheElem;
-  static constexpr bool kIsAligned = true;
+  static constexpr bool kMayBeUnaligned = false;
   static constexpr int kArchitecture = 800;
-  static constexpr int kCombineBatch = kMaxDims > 128 ? 4 : 8;
+  static constexpr int kCombineBatch = 16;
+  static constexpr int kBlocks = kMaxDims * kHeadTiles > 256 ? 1 : 2;  // of a multiprocessor
 
-  __device__ MmaEngine(const PagedAttentionParams& p, const AttentionPlan& plan, char* shared)
+  __device__ MmaEngine(const PagedAttentionParams& p, const AttentionPlan& plan,
+                       const StageOffsets& offsets, char* shared)
       : p_(p),
         plan_(plan),
+        offsets_(offsets),
         lane_(static_cast<int>(threadIdx.x % 32)),
         row_(lane_ / 4),
         column_(lane_ % 4),
         dims_(static_cast<int>(p.head_size)),
         scale_(p.scale * (p.k_scale != nullptr ? *p.k_scale : 1.0f) * kLog2E),
-        shared_query_(reinterpret_cast<uint4*>(shared + plan.shared.engine)) {}
-
-  // Called by all threads of the block, between two barriers.
-  __device__ __forceinline__ void begin_unit(int64_t seq, const UnitHeads& heads) {
-    const QueryRow rows[2] = {query_row(seq, heads, row_), query_row(seq, heads, row_ + 8)};
-    load_query(rows);
+        shared_query_(reinterpret_cast<uint2*>(shared + plan.shared.engine)) {
+    const StageLayout& stage = plan.shared.stage;
+    const int matrix = lane_ / 8;
+    const int line = lane_ % 8;
+    if constexpr (kIsFp8) {
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      logit_scales_[half] = scale_ / rows[half].factor;
-      const int row = row_ + 8 * half;
-      const bool has_slope = p_.alibi_slopes != nullptr && row < heads.count;
-      slopes_[half] = has_slope ? p_.alibi_slopes[heads.first + row] * kLog2E : 0.0f;
+      for (int r = 0; r < 2; ++r) {
+        const int token = this->token(r);
+        key_at_[r] = token / kOctet * offsets.key_octet + token % kOctet * static_cast<int>(p.x) +
+                     (p.x == 16 ? column_ * 4 : column_ / 2 * stage.key_pitch + column_ % 2 * 4);
+      }
+      value_at_ = column_ / 2 * offsets.value_octet + column_ % 2 * 4 + row_ * stage.value_pitch;
+    } else {
+      // Matrices: tokens 0-7 and 8-15 of dimensions 0-7, then of dimensions 8-15.
+      key_at_[0] = matrix % 2 * offsets.key_octet + line * 16 + matrix / 2 * stage.key_pitch;
+      // Matrices: dimensions 0-7 and 8-15 of tokens 0-7, then of tokens 8-15.
+      value_at_ = matrix / 2 * offsets.value_octet + (matrix % 2 * 8 + line) * stage.value_pitch;
     }
   }
 
-  // Nothing is kept from a unit that is finished: its registers are free until the next begins.
-  __device__ __forceinline__ void reset() {
+  // Called by all warps together, after the last unit's rows are stored.
+  __device__ __forceinline__ void begin_unit(int64_t seq, const UnitHeads& heads) {
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      slopes_[half] = 0.0f;
-      logit_scales_[half] = 0.0f;
-      max_[half] = kNoLogit;
-      sum_[half] = 0.0f;
+    for (int tile = 0; tile < kHeadTiles; ++tile) {
+      const float row_factor = load_query(tile, query_row(seq, heads, tile * 8 + row_));
+#pragma unroll
+      for (int e = 0; e < 2; ++e) {
+        const int head = 2 * column_ + e;
+        const float factor = __shfl_sync(~0u, row_factor, head * 4);
+        const bool has_slope = p_.alibi_slopes != nullptr && tile * 8 + head < heads.count;
+        logit_scales_[tile][e] = scale_ / factor;
+        slopes_[tile][e] =
+            has_slope ? p_.alibi_slopes[heads.first + tile * 8 + head] * kLog2E : 0.0f;
+        reference_[tile][e] = kNoLogit;
+        sum_[tile][e] = 0.0f;
+      }
+#pragma unroll
+      for (int i = 0; i < kSteps; ++i) {
+#pragma unroll
+        for (int e = 0; e < 4; ++e) values_[tile][i][e] = 0.0f;
+      }
     }
-#pragma unroll
-    for (int i = 0; i < kTiles; ++i) {
-#pragma unroll
-      for (int e = 0; e < 4; ++e) values_[i][e] = 0.0f;
-    }
-    if constexpr (!kQueryInShared) {
-#pragma unroll
-      for (int step = 0; step < kSteps; ++step) query_[step] = {};
-    }
+    if constexpr (kQueryInShared) compute_sync(plan_);
   }
 
   __device__ __forceinline__ void attend(const Stage& stage) {
-    float logits[2][4] = {};
-    uint32_t weights[4];
-    // Without bounds inside, loads and products of all dimensions overlap.
-    if (dims_ == kMaxDims) {
-      add_logits<true>(stage.keys, logits);
-      to_weights(stage, logits, weights);
-      add_values<true>(stage.values, weights);
+    // Without bounds and masks inside, there is half as much to do.
+    if (dims_ == kMaxDims && stage.mask == kAllTokens) {
+      attend<true>(stage);
     } else {
-      add_logits<false>(stage.keys, logits);
-      to_weights(stage, logits, weights);
-      add_values<false>(stage.values, weights);
+      attend<false>(stage);
     }
   }
 
   // Rows [first, first + rows) of the unit to [rows][pitch], and their states.
   __device__ __forceinline__ void store_rows(int first, int rows, float* to, int pitch,
-                                             float2* states) {
-    const int row = row_ + (first / 8 * 8) - first;
-    const int half = first / 8;
-    const bool is_mine = row >= 0 && row < rows;
+                                             float2* states) const {
+    const int dims = not_hoisted(dims_);
+    const bool is_second = kHeadTiles > 1 && first >= 8;
 #pragma unroll
-    for (int i = 0; i < kTiles; ++i) {
-      if (i * 8 >= dims_ || !is_mine) continue;
-      const float2 pair = half == 0 ? make_float2(values_[i][0], values_[i][1])
-                                    : make_float2(values_[i][2], values_[i][3]);
-      *reinterpret_cast<float2*>(to + row * pitch + i * 8 + column_ * 2) = {pair.x * kUnshift,
-                                                                            pair.y * kUnshift};
-    }
-    float sum = half == 0 ? sum_[0] : sum_[1];
-    sum += __shfl_xor_sync(~0u, sum, 1);
-    sum += __shfl_xor_sync(~0u, sum, 2);
-    if (is_mine && column_ == 0) {
-      states[row] = {half == 0 ? max_[0] : max_[1], sum * kUnshift};
+    for (int e = 0; e < 2; ++e) {
+      // Never an index: registers have none.
+      float sum = is_second ? sum_[kLast][e] : sum_[0][e];
+#pragma unroll
+      for (int step = 4; step < 32; step *= 2) sum += __shfl_xor_sync(~0u, sum, step);
+      const int row = 2 * column_ + e - first % 8;
+      if (row < 0 || row >= rows) continue;
+      if (row_ == 0) {
+        states[row] = {is_second ? reference_[kLast][e] : reference_[0][e], sum * kUnshift};
+      }
+#pragma unroll
+      for (int i = 0; i < kSteps; ++i) {
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+          const int dim = i * 16 + half * 8 + row_;
+          const float value =
+              is_second ? values_[kLast][i][2 * half + e] : values_[0][i][2 * half + e];
+          if (dim < dims) to[row * pitch + dim] = value * kUnshift;
+        }
+      }
     }
   }
 
  private:
   static constexpr bool kIsFp8 = sizeof(Cache) == 1;
   static constexpr bool kIsHalf = std::is_same_v<Operand, half_t>;
-  static constexpr int kSteps = kMaxDims / 16;  // of 16 dimensions, for logits
-  static constexpr int kTiles = kMaxDims / 8;   // of 8 dimensions, for values
-  static constexpr bool kQueryInShared = kMaxDims > 128;
+  static constexpr int kSteps = kMaxDims / 16;
+  static constexpr int kLast = kHeadTiles - 1;
+  static constexpr bool kQueryInShared = kMaxDims > 128 && kHeadTiles > 1;
   // Weights of halves are 2^10 times as large, so that small ones keep their precision.
   static constexpr float kShift = kIsHalf ? 10.0f : 0.0f;
   static constexpr float kUnshift = kIsHalf ? 1.0f / 1024.0f : 1.0f;
+  // Weights are relative to a reference that logits may exceed by so much (weights reach 2^14 in
+  // half): it needs not to be raised, and sums so far not to be rescaled, with every new maximum.
+  static constexpr float kSlack = 4.0f;
 
-  // Tokens of a lane's logits are these two and the ones after them. Those of fp8 are ordered so
-  // that the four belong to one word of a value's bytes, and that eight keys lie in all banks.
-  __device__ __forceinline__ int first_token() const {
-    return kIsFp8 ? 4 * column_ + (column_ < 2 ? 0 : 2) : 2 * column_;
+  // The tokens of a lane's logits, r = 0 and 1. Those of fp8 are ordered so that what two lanes in
+  // one column have belongs to words of four values, and that eight keys lie in all banks.
+  __device__ __forceinline__ int token(int r) const {
+    if constexpr (kIsFp8) {
+      const int first = 4 * (row_ / 2) + row_ % 2 + (row_ < 4 ? 0 : 2);
+      return r == 0 ? first : first ^ 2;
+    } else {
+      return row_ + 8 * r;
+    }
   }
-  __device__ __forceinline__ int second_token() const {
-    return kIsFp8 ? first_token() ^ 2 : first_token() + 8;
+
+  // ---- queries
+
+  // Where a lane's row of the query is; rows that there are not are 0.
+  struct QueryRow {
+    int64_t at;
+    bool exists;
+  };
+
+  __device__ __forceinline__ QueryRow query_row(int64_t seq, const UnitHeads& heads,
+                                                int row) const {
+    const int64_t at = seq * p_.query_seq_stride + (heads.first + row) * p_.query_head_stride;
+    return {at, row < heads.count};
   }
 
   // Dimensions of the two pairs of a row that a lane has in a step: as the bytes of keys lie.
@@ -130,40 +166,18 @@ class MmaEngine {
 
   __device__ __forceinline__ uint32_t query_pair(int64_t at, int dim) const {
     if (dim >= dims_) return 0;
-    const uint16_t* from = static_cast<const uint16_t*>(p_.query) + at + dim;
-    if (plan_.has_query_pairs) return *reinterpret_cast<const uint32_t*>(from);
-    return static_cast<uint32_t>(from[0]) | static_cast<uint32_t>(from[1]) << 16;
+    return *reinterpret_cast<const uint32_t*>(static_cast<const uint16_t*>(p_.query) + at + dim);
   }
 
-  // Where a lane's row of the query is; rows that there are not are 0.
-  struct QueryRow {
-    int64_t at;
-    float factor;  // bfloat16 is multiplied by it on its way to half
-    bool exists;
-  };
-
-  __device__ __forceinline__ QueryRow query_row(int64_t seq, const UnitHeads& heads,
-                                                int row) const {
-    const int64_t at = seq * p_.query_seq_stride + (heads.first + row) * p_.query_head_stride;
-    QueryRow result = {at, 1.0f, row < heads.count};
-    if constexpr (kIsFp8) {
-      if (p_.query_dtype == DType::kBFloat16) result.factor = half_factor(result);
-    }
-    return result;
+  // B operands of one step: the lane's column is its row of the query.
+  __device__ __forceinline__ uint2 query_step(const QueryRow& row, int step) const {
+    if (!row.exists) return {0, 0};
+    return {query_pair(row.at, query_dim(step, 0)), query_pair(row.at, query_dim(step, 1))};
   }
 
   // bfloat16 has a wider range than half, so a row is scaled by a power of two: its largest element
   // becomes 2^14 to 2^15, and what is lost is less than 2^-38 of that.
-  __device__ __forceinline__ float half_factor(const QueryRow& row) const {
-    float largest = 0.0f;
-    for (int step = 0; step * 16 < dims_; ++step) {
-#pragma unroll
-      for (int pair = 0; pair < 2; ++pair) {
-        const uint32_t bits = row.exists ? query_pair(row.at, query_dim(step, pair)) : 0;
-        largest = fmaxf(largest, fabsf(bits_float(bits << 16)));
-        largest = fmaxf(largest, fabsf(bits_float(bits & 0xffff0000u)));
-      }
-    }
+  static __device__ __forceinline__ float half_factor(float largest) {
     largest = fmaxf(largest, __shfl_xor_sync(~0u, largest, 1));
     largest = fmaxf(largest, __shfl_xor_sync(~0u, largest, 2));
     const int exponent = static_cast<int>(float_bits(largest) >> 23);  // plus 127
@@ -172,189 +186,235 @@ class MmaEngine {
     return bits_float(static_cast<uint32_t>(127 + (shift < 100 ? shift : 100)) << 23);
   }
 
-  // A operands of one step.
-  __device__ __forceinline__ uint4 query_step(const QueryRow (&rows)[2], int step) const {
-    uint32_t a[4];
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const QueryRow& row = rows[i % 2];
-      a[i] = row.exists ? query_pair(row.at, query_dim(step, i / 2)) : 0;
-      if constexpr (kIsFp8) {
-        if (p_.query_dtype == DType::kBFloat16) {
-          a[i] = pack(bits_float(a[i] << 16) * row.factor,
-                      bits_float(a[i] & 0xffff0000u) * row.factor, half_t{});
-        }
-      }
-    }
-    return {a[0], a[1], a[2], a[3]};
+  static __device__ __forceinline__ float largest_of(uint32_t pair) {
+    return fmaxf(fabsf(bits_float(pair << 16)), fabsf(bits_float(pair & 0xffff0000u)));
   }
 
-  // Every warp needs all steps. Where registers do not hold them, warps fill shared memory
-  // together.
-  __device__ __forceinline__ void load_query(const QueryRow (&rows)[2]) {
-    if constexpr (kQueryInShared) {
-      const int warps = static_cast<int>(blockDim.x) / 32;
-      for (int step = static_cast<int>(threadIdx.x) / 32; step * 16 < dims_; step += warps) {
-        shared_query_[step * 32 + lane_] = query_step(rows, step);
-      }
-    } else {
-#pragma unroll
-      for (int step = 0; step < kSteps; ++step) query_[step] = query_step(rows, step);
-    }
+  static __device__ __forceinline__ uint32_t scaled_half(uint32_t pair, float factor) {
+    return pack(bits_float(pair << 16) * factor, bits_float(pair & 0xffff0000u) * factor, half_t{});
   }
 
-  // ---- logits
-
-  // B operands of one step for tokens 0-7 (or the fp8 order's first eight) and the others.
-  __device__ __forceinline__ void load_keys(const char* keys, int step, uint32_t (&b)[4]) const {
-    if constexpr (kIsFp8) {
-      // Columns of B are tokens: this lane's is the (lane / 4)-th.
-      const int first = 4 * (row_ / 2) + row_ % 2 + (row_ < 4 ? 0 : 2);
+  // All steps of a row of the query; gives what they have been multiplied by on the way to Operand.
+  // Every warp needs all of them: where registers do not hold them, each warp keeps a part in
+  // shared memory.
+  __device__ __forceinline__ float load_query(int tile, const QueryRow& row) {
+    uint2 steps[kSteps];
 #pragma unroll
-      for (int tile = 0; tile < 2; ++tile) {
-        const int token = tile == 0 ? first : first ^ 2;
-        const int offset = p_.x == 16
-                               ? step * 256 + token * 16 + column_ * 4
-                               : (2 * step + column_ / 2) * 128 + token * 8 + column_ % 2 * 4;
-        uint32_t word = *reinterpret_cast<const uint32_t*>(keys + offset);
-        if (step * 16 + column_ * 4 >= dims_) word = 0;
-        const HalfPairs pairs = to_halves(word, Cache{});
-        b[2 * tile] = pairs.first;
-        b[2 * tile + 1] = pairs.second;
+    for (int step = 0; step < kSteps; ++step) steps[step] = query_step(row, step);
+    float factor = 1.0f;
+    if (kIsFp8 && p_.query_dtype == DType::kBFloat16) {
+      float largest = 0.0f;
+#pragma unroll
+      for (int step = 0; step < kSteps; ++step) {
+        largest = fmaxf(largest, fmaxf(largest_of(steps[step].x), largest_of(steps[step].y)));
       }
-    } else {
-      // Matrices: dimensions 0-7 and 8-15 of tokens 0-7, then of tokens 8-15.
-      const int matrix = lane_ / 8;
-      const int piece = 2 * step + matrix % 2;
-      const int token = matrix / 2 * 8 + lane_ % 8;
-      load_matrices(b, keys + (piece * kWarpTokens + token) * 16);
-      // An odd number of pieces: what comes after the last one is no key.
-      if (step * 16 + 8 >= dims_) b[1] = b[3] = 0;
+      factor = half_factor(largest);
+#pragma unroll
+      for (int step = 0; step < kSteps; ++step) {
+        steps[step] = {scaled_half(steps[step].x, factor), scaled_half(steps[step].y, factor)};
+      }
     }
-  }
-
-  template <bool kIsWhole>
-  __device__ __forceinline__ void add_logits(const char* keys, float (&logits)[2][4]) {
 #pragma unroll
     for (int step = 0; step < kSteps; ++step) {
-      if (!kIsWhole && step * 16 >= dims_) continue;
-      uint32_t b[4];
-      load_keys(keys, step, b);
-      uint4 query;
-      if constexpr (kQueryInShared) {
-        query = shared_query_[step * 32 + lane_];
-      } else {
-        query = query_[step];
+      if constexpr (!kQueryInShared) {
+        query_[tile][step] = steps[step];
+      } else if (step % plan_.warps == static_cast<int>(threadIdx.x) / 32) {
+        shared_query_[(step * kHeadTiles + tile) * 32 + lane_] = steps[step];
       }
-      const uint32_t a[4] = {query.x, query.y, query.z, query.w};
-      multiply_add(logits[0], a, b[0], b[1], Operand{});
-      multiply_add(logits[1], a, b[2], b[3], Operand{});
     }
+    return factor;
   }
 
-  // ---- weights
-
-  // Logits become weights relative to the new maximum; sums so far are rescaled to it.
-  __device__ __forceinline__ void to_weights(const Stage& stage, float (&logits)[2][4],
-                                             uint32_t (&weights)[4]) {
-    const uint32_t mask = stage.info->mask;
-    const int tokens[2] = {first_token(), second_token()};
-    const float newest =
-        static_cast<float>(static_cast<int64_t>(stage.info->position) - stage.info->at.seq_len + 1);
-    float rescale[2];
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      float largest = max_[half];
-#pragma unroll
-      for (int tile = 0; tile < 2; ++tile) {
-#pragma unroll
-        for (int e = 0; e < 2; ++e) {
-          float& logit = logits[tile][2 * half + e];
-          // Never fused with what follows: a slope of 0 changes no bit.
-          logit = __fmul_rn(logit, logit_scales_[half]);
-          const int token = tokens[tile] + e;
-          if (p_.alibi_slopes != nullptr) {
-            logit = __fmaf_rn(newest + static_cast<float>(token), slopes_[half], logit);
-          }
-          if ((mask >> token & 1u) == 0) logit = -INFINITY;
-          // A NaN is no maximum; it reaches the result through the sum.
-          largest = fmaxf(largest, logit);
-        }
-      }
-      largest = fmaxf(largest, __shfl_xor_sync(~0u, largest, 1));
-      largest = fmaxf(largest, __shfl_xor_sync(~0u, largest, 2));
-      rescale[half] = exp2f(max_[half] - largest);
-      max_[half] = largest;
-      float sum = 0.0f;
-#pragma unroll
-      for (int tile = 0; tile < 2; ++tile) {
-        float* pair = &logits[tile][2 * half];
-        pair[0] = exp2f(pair[0] - largest + kShift);
-        pair[1] = exp2f(pair[1] - largest + kShift);
-        sum += pair[0] + pair[1];
-        weights[half + 2 * tile] = pack(pair[0], pair[1], Operand{});
-      }
-      sum_[half] = sum_[half] * rescale[half] + sum;
-    }
-    if (!__any_sync(~0u, rescale[0] != 1.0f || rescale[1] != 1.0f)) return;
-#pragma unroll
-    for (int i = 0; i < kTiles; ++i) {
-      values_[i][0] *= rescale[0];
-      values_[i][1] *= rescale[0];
-      values_[i][2] *= rescale[1];
-      values_[i][3] *= rescale[1];
-    }
-  }
-
-  // ---- values
-
-  // B operands of tiles 2 pair and 2 pair + 1.
-  __device__ __forceinline__ void load_values(const char* values, int pair,
-                                              uint32_t (&b)[4]) const {
-    if constexpr (kIsFp8) {
-#pragma unroll
-      for (int tile = 0; tile < 2; ++tile) {
-        const int dim = (2 * pair + tile) * 8 + row_;
-        const uint32_t word = *reinterpret_cast<const uint32_t*>(values + dim * 16 + column_ * 4);
-        const HalfPairs pairs = to_halves(word, Cache{});
-        b[2 * tile] = column_ < 2 ? pairs.first : pairs.second;
-        b[2 * tile + 1] = column_ < 2 ? pairs.second : pairs.first;
-      }
+  __device__ __forceinline__ uint2 query(int tile, int step) const {
+    if constexpr (kQueryInShared) {
+      return shared_query_[(step * kHeadTiles + tile) * 32 + lane_];
     } else {
-      // Matrices: tokens 0-7 and 8-15 of dimensions 0-7, then of dimensions 8-15.
-      const int matrix = lane_ / 8;
-      const int dim = (2 * pair + matrix / 2) * 8 + lane_ % 8;
-      load_matrices(b, values + matrix % 2 * plan_.shared.value_pitch + dim * 16);
+      return query_[tile][step];
     }
   }
+
+  // ---- attend. kIsWhole: all dimensions and all tokens are there.
 
   template <bool kIsWhole>
-  __device__ __forceinline__ void add_values(const char* values, const uint32_t (&weights)[4]) {
+  __device__ __forceinline__ void attend(const Stage& stage) {
+    // Even and odd steps on their own: shorter chains.
+    float logits[kHeadTiles][2][4] = {};
+    const int dims = kIsWhole ? kMaxDims : not_hoisted(dims_);
+    const char* keys = stage.keys;
 #pragma unroll
-    for (int pair = 0; pair < kTiles / 2; ++pair) {
-      if (!kIsWhole && pair * 16 >= dims_) continue;
-      uint32_t b[4];
-      load_values(values, pair, b);
-      multiply_add(values_[2 * pair], weights, b[0], b[1], Operand{});
-      if (!kIsWhole && pair * 16 + 8 >= dims_) continue;
-      multiply_add(values_[2 * pair + 1], weights, b[2], b[3], Operand{});
+    for (int step = 0; step < kSteps; ++step) {
+      uint32_t a[4];
+      load_keys<kIsWhole>(keys, dims - step * 16, a);
+#pragma unroll
+      for (int tile = 0; tile < kHeadTiles; ++tile) {
+        const uint2 b = query(tile, step);
+        multiply_add(logits[tile][step % 2], a, b.x, b.y, Operand{});
+      }
+      // Where there are no more dimensions, what is loaded is not used.
+      if (kIsWhole || (step + 1) * 16 < dims) keys += plan_.shared.stage.key_step;
+    }
+    uint2 weights[kHeadTiles];
+    to_weights<kIsWhole>(stage, logits, weights);
+    const uint2 value_masks = kIsWhole ? uint2{} : masks_of_values(stage.mask);
+    const char* values = stage.values;
+#pragma unroll
+    for (int i = 0; i < kSteps; ++i) {
+      uint32_t a[4];
+      load_values<kIsWhole>(values, dims - i * 16, a);
+      if constexpr (!kIsWhole) {
+        a[0] &= value_masks.x;
+        a[1] &= value_masks.x;
+        a[2] &= value_masks.y;
+        a[3] &= value_masks.y;
+      }
+#pragma unroll
+      for (int tile = 0; tile < kHeadTiles; ++tile) {
+        multiply_add(values_[tile][i], a, weights[tile].x, weights[tile].y, Operand{});
+      }
+      if (kIsWhole || (i + 1) * 16 < dims) values += plan_.shared.stage.value_step;
+    }
+  }
+
+  // A operands of 16 dimensions, of which `left` are there; the others become 0.
+  template <bool kIsWhole>
+  __device__ __forceinline__ void load_keys(const char* keys, int left, uint32_t (&a)[4]) const {
+    if constexpr (kIsFp8) {
+      const bool exists = kIsWhole || column_ * 4 < left;
+#pragma unroll
+      for (int r = 0; r < 2; ++r) {
+        uint32_t word = 0;
+        if (exists) word = *reinterpret_cast<const uint32_t*>(keys + key_at_[r]);
+        const HalfPairs pairs = to_halves(word, Cache{});
+        a[r] = pairs.first;
+        a[2 + r] = pairs.second;
+      }
+    } else if constexpr (kIsWhole) {
+      load_matrices(a, keys + key_at_[0]);
+    } else {
+      const bool has_second = left > 8;
+      load_matrices(
+          a, keys + key_at_[0] - (has_second ? 0 : lane_ / 16 * plan_.shared.stage.key_pitch));
+      if (left <= 0) a[0] = a[1] = 0;
+      if (!has_second) a[2] = a[3] = 0;
+    }
+  }
+
+  // A operands of 16 dimensions. Results of dimensions that there are not are not looked at.
+  template <bool kIsWhole>
+  __device__ __forceinline__ void load_values(const char* values, int left,
+                                              uint32_t (&a)[4]) const {
+    const int octet_of_dims = kOctet * plan_.shared.stage.value_pitch;
+    if constexpr (kIsFp8) {
+#pragma unroll
+      for (int r = 0; r < 2; ++r) {
+        uint32_t word = 0;
+        if (kIsWhole || r * 8 < left) {
+          word = *reinterpret_cast<const uint32_t*>(values + value_at_ + r * octet_of_dims);
+        }
+        const HalfPairs pairs = to_halves(word, Cache{});
+        a[r] = pairs.first;
+        a[2 + r] = pairs.second;
+      }
+    } else if constexpr (kIsWhole) {
+      load_matrices(a, values + value_at_);
+    } else {
+      load_matrices(a, values + value_at_ - (left > 8 ? 0 : lane_ / 8 % 2 * octet_of_dims));
+    }
+  }
+
+  // Values of tokens that are not attended to may be anything: 0 times NaN is not 0.
+  __device__ __forceinline__ uint2 masks_of_values(uint32_t mask) const {
+    const int first = kIsFp8 ? 4 * column_ : 2 * column_;
+    const int second = kIsFp8 ? first + 2 : first + 8;
+    return {pair_mask(mask >> first), pair_mask(mask >> second)};
+  }
+  static __device__ __forceinline__ uint32_t pair_mask(uint32_t bits) {
+    return ((bits & 1u) != 0 ? 0x0000ffffu : 0u) | ((bits & 2u) != 0 ? 0xffff0000u : 0u);
+  }
+
+  // B operands of the second product: weights, transposed.
+  template <bool kIsWhole>
+  __device__ __forceinline__ void to_weights(const Stage& stage,
+                                             const float (&products)[kHeadTiles][2][4],
+                                             uint2 (&weights)[kHeadTiles]) {
+    float logits[kHeadTiles][4];
+    bool rises = false;
+#pragma unroll
+    for (int tile = 0; tile < kHeadTiles; ++tile) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const int r = i / 2;
+        const int e = i % 2;
+        const float product = products[tile][0][i] + products[tile][1][i];
+        // Never fused with what follows: a slope of 0 changes no bit.
+        float logit = __fmul_rn(product, logit_scales_[tile][e]);
+        if (p_.alibi_slopes != nullptr) {
+          const float distance = static_cast<float>(stage.distance + token(r));
+          logit = __fmaf_rn(distance, slopes_[tile][e], logit);
+        }
+        if (!kIsWhole && (stage.mask >> token(r) & 1u) == 0) logit = -INFINITY;
+        // A NaN is no reference; it reaches the result through the sum.
+        rises = rises || logit > reference_[tile][e] + kSlack;
+        logits[tile][i] = logit;
+      }
+    }
+    if (__any_sync(~0u, rises)) raise_references(logits);
+#pragma unroll
+    for (int tile = 0; tile < kHeadTiles; ++tile) {
+      float w[4];
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        w[i] = power_of_2(__fadd_rn(logits[tile][i], kShift - reference_[tile][i % 2]));
+        sum_[tile][i % 2] += w[i];
+      }
+      const uint32_t first = transpose(pack(w[0], w[1], Operand{}));
+      const uint32_t second = transpose(pack(w[2], w[3], Operand{}));
+      const bool is_swapped = kIsFp8 && column_ >= 2;
+      weights[tile] = is_swapped ? uint2{second, first} : uint2{first, second};
+    }
+  }
+
+  // To the largest logits so far, with what has been summed up.
+  __device__ __forceinline__ void raise_references(const float (&logits)[kHeadTiles][4]) {
+#pragma unroll
+    for (int tile = 0; tile < kHeadTiles; ++tile) {
+#pragma unroll
+      for (int e = 0; e < 2; ++e) {
+        float largest = fmaxf(logits[tile][e], logits[tile][2 + e]);
+#pragma unroll
+        for (int step = 4; step < 32; step *= 2) {
+          largest = fmaxf(largest, __shfl_xor_sync(~0u, largest, step));
+        }
+        largest = fmaxf(largest, reference_[tile][e]);
+        const float factor = power_of_2(reference_[tile][e] - largest);
+        reference_[tile][e] = largest;
+        sum_[tile][e] *= factor;
+#pragma unroll
+        for (int i = 0; i < kSteps; ++i) {
+          values_[tile][i][e] *= factor;
+          values_[tile][i][2 + e] *= factor;
+        }
+      }
     }
   }
 
   const PagedAttentionParams& p_;
   const AttentionPlan& plan_;
+  const StageOffsets& offsets_;
   int lane_;
-  int row_;     // and row_ + 8
-  int column_;  // of four
+  int row_;     // of A and C, and row_ + 8; column of B
+  int column_;  // of four: pairs of columns of C
   int dims_;
+  int key_at_[kIsFp8 ? 2 : 1];  // of the lane's first piece or words, from the first token's keys
+  int value_at_;
   float scale_;
-  float slopes_[2];
-  float logit_scales_[2];
-  float max_[2];
-  float sum_[2];  // of the lane's tokens
-  uint4 query_[kQueryInShared ? 1 : kSteps];
-  uint4* shared_query_;  // [kSteps][32]
-  float values_[kTiles][4];
+  float slopes_[kHeadTiles][2];
+  float logit_scales_[kHeadTiles][2];
+  float reference_[kHeadTiles][2];
+  float sum_[kHeadTiles][2];  // of the lane's tokens
+  uint2 query_[kQueryInShared ? 1 : kHeadTiles][kQueryInShared ? 1 : kSteps];
+  uint2* shared_query_;  // [steps][kHeadTiles][32]
+  float values_[kHeadTiles][kSteps][4];
 };
 
 }  // namespace kvops::kernels

@@ -1,7 +1,7 @@
-// Brings the keys and values of 16 tokens at a time from their pages into a warp's shared memory,
-// several tiles ahead of the computation. The only code that knows where tokens are in a cache. A
-// stage holds keys [head_size / x][16 tokens][x] and values [16 / n][head_size][n tokens] with n
-// the tokens of a piece; what is no token of the sequence is 0 there, whatever the page holds.
+// Brings keys and values from their pages into the stages of a block, tiles ahead of the
+// computation: the work of two warps, one for keys and one for values. The only code that knows
+// where tokens are in a cache: another layout of pages is another set of strides here. What is no
+// token of the sequence holds anything in a stage; masks say so.
 #pragma once
 
 #include <cstdint>
@@ -9,183 +9,205 @@
 #include "attention/block_sparse.h"
 #include "attention/cuda/kernels/async_copy.cuh"
 #include "attention/cuda/kernels/plan.h"
+#include "attention/cuda/kernels/stage_barriers.cuh"
+#include "attention/cuda/kernels/unit_result.cuh"
 #include "attention/cuda/kernels/work_split.cuh"
 #include "common/cuda/skipped.cuh"
 
 namespace kvops::kernels {
 
-// What is in a stage, and where that is in the block's share.
+// Of each octet of a stage's tile: bit t says that token t exists and has a block.
 struct StageInfo {
-  TileCursor at;
-  uint32_t position;  // in the sequence, of the warp's first token
-  uint32_t mask;      // bit t: token t exists and has a block
+  uint8_t masks[kMaxWarps * kWarpTokens / kOctet];
 };
 static_assert(sizeof(StageInfo) <= kStageInfoBytes);
 
-struct Stage {
-  const char* keys;
-  const char* values;
-  const StageInfo* info;
-};
+static __device__ __forceinline__ StageInfo* stage_info(const AttentionPlan& plan, char* shared,
+                                                        int slot) {
+  return reinterpret_cast<StageInfo*>(shared + plan.shared.stage_infos + slot * kStageInfoBytes);
+}
 
-// kIsAligned: plan.is_aligned is known to be true.
-template <class Cache, bool kIsAligned>
+// kMayBeUnaligned: plan.copy may be kElements.
+template <class Cache, bool kMayBeUnaligned>
 class PageLoader {
  public:
-  // There must be a tile left.
   __device__ PageLoader(const PagedAttentionParams& p, const AttentionPlan& plan, char* shared,
-                        const TileCursor& cursor)
+                        bool loads_keys)
       : p_(p),
         plan_(plan),
-        stages_(shared + plan.shared.stages + warp() * plan.stages * plan.shared.stage_bytes),
-        infos_(reinterpret_cast<StageInfo*>(shared + plan.shared.stage_infos) +
-               warp() * plan.stages),
-        cursor_(cursor) {
-    look_up();
-  }
+        shared_(shared),
+        barriers_(plan, shared),
+        lane_(static_cast<int>(threadIdx.x % 32)),
+        loads_keys_(loads_keys),
+        cache_(static_cast<const Cache*>(loads_keys ? p.key_cache : p.value_cache)),
+        block_stride_(loads_keys ? p.key_block_stride : p.value_block_stride),
+        head_stride_(loads_keys ? p.key_head_stride : p.value_head_stride),
+        tile_tokens_(static_cast<uint32_t>(plan.warps * kWarpTokens)),
+        chunk_tokens_(plan.copy == PageCopy::kWhole ? static_cast<uint32_t>(p.block_size)
+                                                    : kOctet) {}
 
-  // Starts to fill the next stage, with nothing if there is no further tile.
-  __device__ __forceinline__ void load_next() {
-    if (cursor_.left > 0) {
-      const uint32_t mask = fill(slot_);
-      if (lane() == 0) infos_[slot_] = {cursor_, position(), mask};
-      cursor_.advance(p_, plan_);
-      // Block ids are looked up one tile before they are needed.
-      if (cursor_.left > 0) look_up();
+  __device__ __forceinline__ void run(ShareWalk walk) {
+    RingPlace at;
+    for (; walk.left > 0; walk.next_piece(p_, plan_)) {
+      const UnitHeads heads = unit_heads(plan_, walk.unit);
+      const Cache* from = cache_ + heads.kv_head * head_stride_;
+      const int32_t end = walk.tile + walk.piece_tiles();
+      Chunk next = look_up(walk, heads.first, walk.tile);
+      for (int32_t tile = walk.tile; tile < end; ++tile) {
+        const Chunk chunk = next;
+        // Block ids are looked up one tile before they are needed.
+        if (tile + 1 < end) next = look_up(walk, heads.first, tile + 1);
+        barriers_.wait_until_free(at);
+        fill(at.slot, chunk, from);
+        at.advance(plan_);
+        // When the ring is full for the first time there is time for something else.
+        if (at.round == 1 && at.slot == 0) claim();
+      }
     }
-    commit_copies();
-    slot_ = slot_ + 1 == plan_.stages ? 0 : slot_ + 1;
-  }
-
-  __device__ __forceinline__ Stage stage(int slot) const {
-    const char* keys = stages_ + slot * plan_.shared.stage_bytes;
-    return {keys, keys + plan_.shared.key_bytes, infos_ + slot};
+    if (at.round == 0) claim();
   }
 
  private:
-  static __device__ __forceinline__ int lane() { return static_cast<int>(threadIdx.x % 32); }
-  static __device__ __forceinline__ int warp() { return static_cast<int>(threadIdx.x / 32); }
-
-  // Of the warp's first token at the cursor. Below 2^31 + 64.
-  __device__ __forceinline__ uint32_t position() const {
-    return static_cast<uint32_t>(cursor_.tile) * (blockDim.x / 2) +
-           static_cast<uint32_t>(warp() * kWarpTokens);
+  __device__ __forceinline__ void claim() const {
+    if (lane_ == 0 && loads_keys_) claim_arrivals(plan_);
   }
 
-  // A group of 8 tokens.
-  __device__ __forceinline__ uint32_t group_start(int g) const {
-    return position() + static_cast<uint32_t>(g * kGroupTokens);
-  }
-  __device__ __forceinline__ bool has_tokens(int g) const {
-    return group_start(g) < static_cast<uint32_t>(cursor_.seq_len);
-  }
-  // Where in the sequence's table its block is.
-  __device__ __forceinline__ int64_t page(int g) const {
-    return plan_.page_tokens.quotient(group_start(g));
-  }
-
-  __device__ __forceinline__ void look_up() {
-    const int32_t* table = p_.block_tables + cursor_.seq * p_.table_seq_stride;
-#pragma unroll
-    for (int g = 0; g < 2; ++g) blocks_[g] = has_tokens(g) ? __ldg(table + page(g)) : -1;
-  }
-
-  // Bits of the group's tokens that are to be attended to.
-  __device__ __forceinline__ uint32_t group_mask(int g, int64_t page, int head) const {
-    if (!has_tokens(g)) return 0;
-    const int64_t page_start = page * p_.block_size;
-    if (p_.sparse.active &&
-        !sparse_sees(p_.sparse, sparse_shift(p_, head), page_start, cursor_.seq_len)) {
-      return 0;
-    }
-    const int64_t block = blocks_[g];
-    if (block < 0 || block >= p_.num_blocks) {
-      if (group_start(g) == page_start) report(page, block);
-      return 0;
-    }
-    const uint32_t left = static_cast<uint32_t>(cursor_.seq_len) - group_start(g);
-    return ((left < kGroupTokens ? 1u << left : 1u << kGroupTokens) - 1u) << (g * kGroupTokens);
-  }
-
-  // Once per entry, not for each of the units and groups that read it. A length that is out of
-  // range is on record itself; the entries that it leads to are not to blame.
-  __device__ __forceinline__ void report(int64_t page, int64_t block) const {
-    if (lane() != 0 || (cursor_.unit != 0 && !p_.sparse.active)) return;
-    if (p_.seq_lens[cursor_.seq] != cursor_.seq_len) return;
-    report_skipped(plan_.skipped_blocks, cursor_.seq * p_.max_blocks + page, block);
-  }
-
-  // A group's place in the cache.
-  struct Place {
-    int64_t block;
-    int64_t row;  // token within the page
+  // Tokens of one page that a lane looks after: chunk `lane` of the tile.
+  struct Chunk {
+    int32_t block;
+    uint32_t row;     // of its first token within the page
+    uint32_t tokens;  // to be attended to, from the first one on
   };
 
-  // Gives the mask of the 16 tokens.
-  __device__ __forceinline__ uint32_t fill(int slot) const {
-    if (!has_tokens(0)) return 0;
-    const UnitHeads heads = unit_heads(plan_, cursor_.unit);
-    const int64_t pages[2] = {page(0), page(1)};
-    const uint32_t masks[2] = {group_mask(0, pages[0], heads.first),
-                               group_mask(1, pages[1], heads.first)};
-    const uint32_t mask = masks[0] | masks[1];
-    if (mask == 0) return 0;
-    Place places[2];
-#pragma unroll
-    for (int g = 0; g < 2; ++g) {
-      places[g] = {blocks_[g], group_start(g) - pages[g] * p_.block_size};
+  __device__ __forceinline__ Chunk look_up(const ShareWalk& walk, int head, int32_t tile) const {
+    // Below 2^31 + 64.
+    const uint32_t offset = static_cast<uint32_t>(lane_) * chunk_tokens_;
+    const uint32_t start = static_cast<uint32_t>(tile) * tile_tokens_ + offset;
+    const auto seq_len = static_cast<uint32_t>(walk.seq_len);
+    if (offset >= tile_tokens_ || start >= seq_len) return {};
+    const uint32_t page = plan_.page_tokens.narrow_quotient(start);
+    const int32_t block = __ldg(p_.block_tables + walk.seq * p_.table_seq_stride + page);
+    const uint32_t page_start = page * static_cast<uint32_t>(p_.block_size);
+    if (block < 0 || block >= p_.num_blocks) {
+      if (start == page_start && loads_keys_)
+        report(p_, plan_, walk.seq, walk.seq_len, walk.unit, head, page, block);
+      return {};
     }
-    // Addresses are to be valid where nothing is read, too.
-    if (masks[0] == 0) places[0] = places[1];
-    if (masks[1] == 0) places[1] = places[0];
-    char* stage = stages_ + slot * plan_.shared.stage_bytes;
-    copy_keys(places, mask, heads.kv_head, stage);
-    copy_values(places, mask, heads.kv_head, stage + plan_.shared.key_bytes);
-    return mask;
+    if (p_.sparse.active && !is_visible(p_, head, page_start, walk.seq_len)) return {};
+    const uint32_t left = seq_len - start;
+    return {block, start - page_start, left < chunk_tokens_ ? left : chunk_tokens_};
   }
 
-  // A lane copies every second piece of one token: consecutive lanes, consecutive tokens.
-  __device__ __forceinline__ void copy_keys(const Place (&places)[2], uint32_t mask, int kv_head,
-                                            char* to) const {
-    const int token = lane() % kWarpTokens;
-    const Place& place = token < kGroupTokens ? places[0] : places[1];
-    const int first = lane() / kWarpTokens;
-    const int64_t pitch = p_.block_size * p_.x;
-    const Cache* from = static_cast<const Cache*>(p_.key_cache) + kv_head * p_.key_head_stride +
-                        place.block * p_.key_block_stride +
-                        (place.row + token % kGroupTokens) * p_.x + first * pitch;
+  static __device__ __noinline__ bool is_visible(const PagedAttentionParams& p, int head,
+                                                 uint32_t page_start, int32_t seq_len) {
+    return sparse_sees(p.sparse, sparse_shift(p, head), page_start, seq_len);
+  }
+
+  // Once per entry, not for each of the units that read it. A length that is out of range is on
+  // record itself; the entries that it leads to are not to blame.
+  static __device__ __noinline__ void report(const PagedAttentionParams& p,
+                                             const AttentionPlan& plan, int64_t seq,
+                                             int32_t seq_len, int32_t unit, int head, uint32_t page,
+                                             int32_t block) {
+    if (p.sparse.active ? !is_visible(p, head, page * static_cast<uint32_t>(p.block_size), seq_len)
+                        : unit != 0) {
+      return;
+    }
+    if (p.seq_lens[seq] != seq_len) return;
+    report_skipped(plan.skipped_blocks, seq * p.max_blocks + page, block);
+  }
+
+  __device__ __forceinline__ void fill(int slot, const Chunk& chunk, const Cache* from) const {
+    const StageLayout& stage = plan_.shared.stage;
+    char* to =
+        shared_ + plan_.shared.stages + slot * stage.bytes + (loads_keys_ ? 0 : stage.values);
+    if (plan_.copy == PageCopy::kWhole) {
+      // A chunk of values is as large as one of keys.
+      const int bytes = stage.key_chunk;
+      // Copies may finish before they are announced: the stage is not full without that.
+      if (chunk.tokens > 0) {
+        copy_bulk(to + lane_ * bytes,
+                  reinterpret_cast<const char*>(from + chunk.block * block_stride_), bytes,
+                  barriers_.full(slot));
+      }
+      if (loads_keys_) note_masks(slot, chunk);
+      const int live = __popc(__ballot_sync(~0u, chunk.tokens > 0));
+      if (lane_ == 0) barriers_.announce(slot, live * bytes);
+      return;
+    }
+    if (loads_keys_) {
+      note_masks(slot, chunk);
+      copy_keys(to, chunk, from);
+    } else {
+      copy_values(to, chunk, from);
+    }
+    __syncwarp();
+    if (lane_ == 0) barriers_.announce(slot, 0);
+    barriers_.pieces_issued(slot);
+  }
+
+  __device__ __forceinline__ void note_masks(int slot, const Chunk& chunk) const {
+    const int octets = static_cast<int>(chunk_tokens_) / kOctet;
+    if (static_cast<uint32_t>(lane_) * chunk_tokens_ < tile_tokens_) {
+      uint8_t* masks = stage_info(plan_, shared_, slot)->masks + lane_ * octets;
+#pragma unroll 1
+      for (int i = 0; i < octets; ++i) {
+        const int left = static_cast<int>(chunk.tokens) - i * kOctet;
+        masks[i] = static_cast<uint8_t>(left >= kOctet ? 0xff : left > 0 ? (1 << left) - 1 : 0);
+      }
+    }
+    __syncwarp();
+  }
+
+  // ---- pieces: chunks are octets here
+
+  // The chunk of another lane; whole octets are copied, what is not attended to as well.
+  struct Source {
+    const Cache* from;
+    bool exists;
+  };
+  __device__ __forceinline__ Source source(const Chunk& chunk, int octet, const Cache* from) const {
+    const int64_t block = __shfl_sync(~0u, chunk.block, octet);
+    const int64_t row = __shfl_sync(~0u, chunk.row, octet);
+    const bool exists = __shfl_sync(~0u, chunk.tokens, octet) != 0;
+    return {from + block * block_stride_ + row * (loads_keys_ ? p_.x : 1), exists};
+  }
+
+  // Consecutive lanes copy pieces of consecutive tokens.
+  __device__ __forceinline__ void copy_keys(char* to, const Chunk& chunk, const Cache* from) const {
+    const StageLayout& stage = plan_.shared.stage;
     const int bytes = plan_.key_piece_bytes;
-    const Run run = {from,       2 * pitch, to + lane() * bytes,
-                     32 * bytes, first,     static_cast<int>(p_.head_size / p_.x),
-                     2};
-    copy_run(run, bytes, (mask >> token & 1u) != 0 ? bytes : 0);
+#pragma unroll 1
+    for (int first = 0; first < static_cast<int>(tile_tokens_); first += 32) {
+      const int token = first + lane_;
+      const Source source = this->source(chunk, token / kOctet % 32, from);
+      if (!source.exists || token >= static_cast<int>(tile_tokens_)) continue;
+      copy_run({source.from + token % kOctet * p_.x, p_.block_size * p_.x,
+                to + token / kWarpTokens * stage.key_chunk + token % kWarpTokens * bytes,
+                stage.key_pitch, 0, static_cast<int>(p_.head_size / p_.x), 1},
+               bytes);
+    }
   }
 
   // A lane copies pieces of the same tokens, of different dimensions.
-  __device__ __forceinline__ void copy_values(const Place (&places)[2], uint32_t mask, int kv_head,
-                                              char* to) const {
-    constexpr int kElem = static_cast<int>(sizeof(Cache));
+  __device__ __forceinline__ void copy_values(char* to, const Chunk& chunk,
+                                              const Cache* from) const {
+    const StageLayout& stage = plan_.shared.stage;
     const int bytes = plan_.value_piece_bytes;
     const int piece_tokens = bytes / kElem;
-    const int pieces = kWarpTokens / piece_tokens;  // of a dimension; a power of 2
-    const int piece = lane() & (pieces - 1);
-    const int token = piece * piece_tokens;
-    const Place& place = token < kGroupTokens ? places[0] : places[1];
-    const int first = lane() / pieces;
+    const int pieces = static_cast<int>(tile_tokens_) / piece_tokens;  // a power of 2, up to 16
+    const int token = (lane_ & (pieces - 1)) * piece_tokens;
+    const int first = lane_ / pieces;
     const int step = 32 / pieces;
-    const Cache* from = static_cast<const Cache*>(p_.value_cache) + kv_head * p_.value_head_stride +
-                        place.block * p_.value_block_stride + place.row + token % kGroupTokens +
-                        first * p_.block_size;
-    // Tokens of a piece that are none are its last ones.
-    const int valid = __popc(mask >> token & ((1u << piece_tokens) - 1u)) * kElem;
-    const Run run = {from,
-                     p_.block_size * step,
-                     to + piece * plan_.shared.value_pitch + first * 16,
-                     step * 16,
-                     first,
-                     static_cast<int>(p_.head_size),
-                     step};
-    copy_run(run, bytes, valid);
+    const Source source = this->source(chunk, token / kOctet, from);
+    if (!source.exists) return;
+    // Bytes of a dimension's tokens within the chunk.
+    const int within = token % kWarpTokens * kElem;
+    copy_run({source.from + token % kOctet + first * p_.block_size, p_.block_size * step,
+              to + token / kWarpTokens * stage.value_chunk + within / 16 * stage.value_piece +
+                  within % 16 + first * stage.value_pitch,
+              step * stage.value_pitch, first, static_cast<int>(p_.head_size), step},
+             bytes);
   }
 
   // Pieces first, first + step, ... below end. Pitches are those of a step.
@@ -193,56 +215,56 @@ class PageLoader {
     const Cache* from;
     int64_t pitch;
     char* to;
-    int to_pitch_bytes;
+    int to_pitch;  // in bytes
     int first;
     int end;
     int step;
   };
 
-  // Of each piece's bytes, `valid` are to be read.
-  __device__ __forceinline__ void copy_run(const Run& run, int bytes, int valid) const {
-    if (!kIsAligned && !plan_.is_aligned) {
-      copy_elements(run, bytes, valid);
+  __device__ __forceinline__ void copy_run(const Run& run, int bytes) const {
+    if (kMayBeUnaligned && plan_.copy == PageCopy::kElements) {
+      copy_elements(run, bytes);
     } else if (bytes == 16) {
-      copy_pieces<16>(run, valid);
+      copy_pieces<16>(run);
     } else {
-      copy_pieces<8>(run, valid);
+      copy_pieces<8>(run);
     }
   }
 
   template <int kBytes>
-  static __device__ __forceinline__ void copy_pieces(const Run& run, int valid) {
+  static __device__ __forceinline__ void copy_pieces(const Run& run) {
     const char* from = reinterpret_cast<const char*>(run.from);
-    const int64_t pitch_bytes = run.pitch * static_cast<int64_t>(sizeof(Cache));
+    const int64_t pitch = run.pitch * kElem;
     char* to = run.to;
-#pragma unroll 4
+#pragma unroll 8
     for (int i = run.first; i < run.end; i += run.step) {
-      copy_async<kBytes>(to, from, valid);
-      from += pitch_bytes;
-      to += run.to_pitch_bytes;
+      copy_async<kBytes>(to, from);
+      from += pitch;
+      to += run.to_pitch;
     }
   }
 
-  static __device__ __noinline__ void copy_elements(Run run, int bytes, int valid) {
-    constexpr int kElem = static_cast<int>(sizeof(Cache));
+  static __device__ __noinline__ void copy_elements(Run run, int bytes) {
     for (int i = run.first; i < run.end; i += run.step) {
-      for (int j = 0; j * kElem < bytes; ++j) {
-        Cache elem = {};
-        if (j * kElem < valid) elem = run.from[j];
-        reinterpret_cast<Cache*>(run.to)[j] = elem;
-      }
+      for (int j = 0; j * kElem < bytes; ++j) reinterpret_cast<Cache*>(run.to)[j] = run.from[j];
       run.from += run.pitch;
-      run.to += run.to_pitch_bytes;
+      run.to += run.to_pitch;
     }
   }
+
+  static constexpr int kElem = static_cast<int>(sizeof(Cache));
 
   const PagedAttentionParams& p_;
   const AttentionPlan& plan_;
-  char* stages_;
-  StageInfo* infos_;
-  TileCursor cursor_;  // the tile that comes next
-  int32_t blocks_[2];  // of its two groups; -1 where there is no token
-  int slot_ = 0;
+  char* shared_;
+  StageBarriers barriers_;
+  int lane_;
+  bool loads_keys_;  // else values
+  const Cache* cache_;
+  int64_t block_stride_;
+  int64_t head_stride_;
+  uint32_t tile_tokens_;
+  uint32_t chunk_tokens_;
 };
 
 }  // namespace kvops::kernels

@@ -1,13 +1,18 @@
-// Paged attention: each block walks its share of all tiles, each of its warps 16 tokens of a tile.
-// Launched through launch_paged_attention for each engine; see instantiations/. On entry
-// plan.workspace.arrivals is 0. Shared memory is plan.shared.
+// The kernel of paged attention: one block after the other, each its share of all tiles
+// (work_split.cuh). Two warps load tiles into a ring of stages (page_loader.cuh), the others attend
+// to 16 tokens of each (the engine) and add up at the end of a unit (unit_result.cuh). Launched
+// through launch_paged_attention for each engine; see instantiations/. Shared memory is
+// plan.shared.
 #pragma once
 
 #include <cuda_runtime.h>
 
+#include <atomic>
 #include <cstdint>
 
 #include "attention/cuda/kernels/page_loader.cuh"
+#include "attention/cuda/kernels/stage.cuh"
+#include "attention/cuda/kernels/stage_barriers.cuh"
 #include "attention/cuda/kernels/unit_result.cuh"
 #include "attention/cuda/kernels/work_split.cuh"
 #include "common/cuda/capture.h"
@@ -15,98 +20,102 @@
 
 namespace kvops::kernels {
 
-// What no tile does: zeros for sequences without tokens, and lengths that are out of range.
-static __device__ __forceinline__ void tidy_up(const PagedAttentionParams& p,
-                                               const AttentionPlan& plan) {
+// What no tile does: zeros for sequences without tokens, what version 2 has to say of partitions,
+// and lengths that are out of range. By one warp of each block.
+static __device__ __noinline__ void tidy_up(const PagedAttentionParams& p,
+                                            const AttentionPlan& plan) {
+  const auto lane = static_cast<int>(threadIdx.x % 32);
+#pragma unroll 1
   for (int64_t seq = blockIdx.x; seq < p.num_seqs; seq += gridDim.x) {
     const int64_t length = __ldg(p.seq_lens + seq);
     const int64_t tokens = clamped_length(p, length);
-    if (threadIdx.x == 0 && length != tokens) {
-      report_skipped(plan.skipped_lengths, seq, length);
+    if (lane == 0 && length != tokens) report_skipped(plan.skipped_lengths, seq, length);
+    if (tokens != 0) {
+      if (p.exp_sums != nullptr) neutral_sums(p, seq, tokens);
+      continue;
     }
-    if (tokens != 0) continue;
-    const int64_t quarters = p.head_size / 4;
-    for (int64_t i = threadIdx.x; i < p.num_heads * quarters; i += blockDim.x) {
-      const int64_t head = i / quarters;
-      store_out(p, seq, head, (i - head * quarters) * 4, {});
+    const auto quarters = static_cast<int>(p.head_size / 4);
+#pragma unroll 1
+    for (int64_t head = 0; head < p.num_heads; ++head) {
+#pragma unroll 1
+      for (int i = lane; i < quarters; i += 32) store_out(p, seq, head, i * 4, {});
     }
   }
 }
 
-// The part of a unit that the block has, from its last tile.
+// The piece that the walk is at.
 static __device__ __forceinline__ Piece piece_at(const AttentionPlan& plan, const TileRange& range,
-                                                 const TileCursor& last, int32_t first_tile) {
+                                                 const ShareWalk& walk) {
+  const int32_t tiles = walk.piece_tiles();
   Piece piece;
-  piece.seq = last.seq;
-  piece.seq_len = last.seq_len;
-  piece.heads = unit_heads(plan, last.unit);
-  piece.is_whole = first_tile == 0 && last.tile + 1 == last.tiles;
-  piece.slot = first_tile == 0 ? 1 : 0;
-  piece.first_tile = piece.end_tile = 0;
-  if (!piece.is_whole) {
-    piece.first_tile = range.begin(blockIdx.x + 1) - last.left - last.tile;
-    piece.end_tile = piece.first_tile + last.tiles;
-  }
+  piece.seq = walk.seq;
+  piece.seq_len = walk.seq_len;
+  piece.heads = unit_heads(plan, walk.unit);
+  piece.is_whole = tiles == walk.tiles;
+  piece.slot = walk.tile == 0 ? 1 : 0;
+  piece.first_tile = range.begin(blockIdx.x + 1) - walk.left - walk.tile;
+  piece.end_tile = piece.first_tile + walk.tiles;
   return piece;
 }
 
 template <class Engine>
 static __device__ __forceinline__ void finish_unit(const PagedAttentionParams& p,
-                                                   const AttentionPlan& plan, const Piece& piece,
+                                                   const AttentionPlan& plan,
+                                                   const TileRange& range, const Piece& piece,
                                                    Engine& engine, char* shared) {
-  const int warp = static_cast<int>(threadIdx.x / 32);
-  float* merge = reinterpret_cast<float*>(shared + plan.shared.merge);
+  const int warp = not_hoisted(static_cast<int>(threadIdx.x / 32));
+  const int pitch = not_hoisted(merge_pitch(p));
+  float* merge = reinterpret_cast<float*>(shared + not_hoisted(plan.shared.merge));
   float2* states = reinterpret_cast<float2*>(shared + plan.shared.merge_states);
+#pragma unroll 1
   for (int row = 0; row < piece.heads.count; row += kMergeRows) {
     const int left = piece.heads.count - row;
     const int rows = left < kMergeRows ? left : kMergeRows;
-    engine.store_rows(row, rows, merge + warp * merge_rows(plan) * merge_pitch(p), merge_pitch(p),
+    engine.store_rows(row, rows, merge + warp * merge_rows(plan) * pitch, pitch,
                       states + warp * plan.unit_heads + row);
     merge_warps(p, plan, piece, row, rows, merge, states);
   }
-  if (!piece.is_whole) {
-    arrive<Engine::kCombineBatch>(p, plan, piece, block_scratch(plan, shared));
-  }
+  if (!piece.is_whole) arrive(plan, range, piece, shared);
 }
 
-// The walk of a warp. All warps of a block meet at the end of each unit.
+// The work of a warp that computes. These meet at the beginning and the end of each unit.
 template <class Engine>
 static __device__ __forceinline__ void attend_share(const PagedAttentionParams& p,
                                                     const AttentionPlan& plan,
-                                                    const TileCursor& cursor, char* shared) {
-  PageLoader<typename Engine::Cache, Engine::kIsAligned> loader(p, plan, shared, cursor);
-  for (int i = 1; i < plan.stages; ++i) loader.load_next();
-  Engine engine(p, plan, shared);
-  engine.reset();
-  int32_t first_tile = -1;  // of the unit, in this block
-  for (int slot = 0;; slot = slot + 1 == plan.stages ? 0 : slot + 1) {
-    loader.load_next();
-    __syncwarp();
-    const Stage stage = loader.stage(slot);
-    const StageInfo& info = *stage.info;
-    if (first_tile < 0) {
-      first_tile = info.at.tile;
-      engine.begin_unit(info.at.seq, unit_heads(plan, info.at.unit));
-      __syncthreads();
+                                                    const TileRange& range, ShareWalk walk,
+                                                    char* shared) {
+  const auto warp = static_cast<int>(threadIdx.x / 32);
+  const StageBarriers barriers(plan, shared);
+  const StageLayout& layout = plan.shared.stage;
+  const StageOffsets offsets(layout, warp, plan.key_piece_bytes,
+                             static_cast<int>(sizeof(typename Engine::Cache)));
+  Engine engine(p, plan, offsets, shared);
+  for (RingPlace at; walk.left > 0; walk.next_piece(p, plan)) {
+    engine.begin_unit(walk.seq, unit_heads(plan, walk.unit));
+    const int32_t end = walk.tile + walk.piece_tiles();
+    for (int32_t tile = walk.tile; tile < end; ++tile) {
+      barriers.wait_until_full(at);
+      const uint32_t mask = *reinterpret_cast<const uint16_t*>(
+          stage_info(plan, shared, at.slot)->masks + warp * (kWarpTokens / kOctet));
+      const char* stage = shared + plan.shared.stages + at.slot * layout.bytes;
+      // Only looked at where there is a token: then it is the distance.
+      const uint32_t position = (static_cast<uint32_t>(tile) * static_cast<uint32_t>(plan.warps) +
+                                 static_cast<uint32_t>(warp)) *
+                                kWarpTokens;
+      if (mask != 0) {
+        engine.attend({stage + offsets.keys, stage + offsets.values, mask,
+                       static_cast<int32_t>(position + 1 - static_cast<uint32_t>(walk.seq_len))});
+      }
+      barriers.release(at.slot);
+      at.advance(plan);
     }
-    wait_for_copies(plan.stages - 1);
-    __syncwarp();
-    if (info.mask != 0) engine.attend(stage);
-    if (info.at.tile + 1 == info.at.tiles || info.at.left == 1) {
-      const Piece piece = piece_at(plan, block_scratch(plan, shared).range, info.at, first_tile);
-      const bool is_last = info.at.left == 1;
-      finish_unit(p, plan, piece, engine, shared);
-      if (is_last) return;
-      engine.reset();
-      first_tile = -1;
-    }
-    // The stage is free, and what the engine left in shared memory.
-    __syncwarp();
+    finish_unit(p, plan, range, piece_at(plan, range, walk), engine, shared);
   }
+  combine_units<Engine::kCombineBatch>(p, plan, shared);
 }
 
 template <class Engine>
-__global__ void __launch_bounds__(kMaxWarps * 32, 2)
+__global__ void __launch_bounds__((kMaxWarps + kLoaderWarps) * 32, Engine::kBlocks)
     paged_attention_kernel(const __grid_constant__ PagedAttentionParams p,
                            const __grid_constant__ AttentionPlan plan) {
 #if defined(__CUDA_ARCH__)
@@ -115,30 +124,55 @@ __global__ void __launch_bounds__(kMaxWarps * 32, 2)
 #endif
   {
     extern __shared__ __align__(128) char shared[];
-    TileCursor cursor;
-    find_share(p, plan, shared, cursor);
-    if (cursor.left > 0) attend_share<Engine>(p, plan, cursor, shared);
-    tidy_up(p, plan);
+    if (threadIdx.x == 0) {
+      StageBarriers(plan, shared).create();
+      block_combines(plan, shared).count = 0;
+    }
+    TileRange range;
+    const ShareWalk walk = find_share(p, plan, range);
+    __syncthreads();
+    const int loader = static_cast<int>(threadIdx.x / 32) - plan.warps;
+    if (loader < 0) {
+      attend_share<Engine>(p, plan, range, walk, shared);
+    } else {
+      PageLoader<typename Engine::Cache, Engine::kMayBeUnaligned> pages(p, plan, shared,
+                                                                        loader == 0);
+      pages.run(walk);
+      if (loader > 0) tidy_up(p, plan);
+    }
   }
+}
+
+// Once per device: the plan counts on all shared memory, and a second block would not fit beside a
+// large L1 cache.
+template <class Engine>
+cudaError_t allow_shared_memory(const AttentionPlan& plan) {
+  static std::atomic<uint64_t> devices{0};
+  int device = 0;
+  cudaError_t error = cudaGetDevice(&device);
+  if (error != cudaSuccess) return error;
+  const uint64_t bit = device < 64 ? uint64_t{1} << device : 0;
+  if ((devices.load(std::memory_order_acquire) & bit) != 0) return cudaSuccess;
+  // May load the kernel.
+  const cuda::RelaxedCapture relaxed;
+  const auto kernel = paged_attention_kernel<Engine>;
+  error =
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, plan.shared_limit);
+  if (error != cudaSuccess) return error;
+  error = cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
+                               cudaSharedmemCarveoutMaxShared);
+  if (error == cudaSuccess) devices.fetch_or(bit, std::memory_order_release);
+  return error;
 }
 
 template <class Engine>
 cudaError_t launch_engine(const PagedAttentionParams& p, const AttentionPlan& plan,
                           cudaStream_t stream) {
-  const auto kernel = paged_attention_kernel<Engine>;
-  {
-    // May load the kernel.
-    const cuda::RelaxedCapture relaxed;
-    cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                             plan.shared.bytes);
-    if (error != cudaSuccess) return error;
-    // The plan counts on all of it; a second block would not fit beside a large L1 cache.
-    error = cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
-                                 cudaSharedmemCarveoutMaxShared);
-    if (error != cudaSuccess) return error;
-  }
-  kernel<<<static_cast<unsigned>(plan.grid), static_cast<unsigned>(plan.warps * 32),
-           static_cast<size_t>(plan.shared.bytes), stream>>>(p, plan);
+  const cudaError_t error = allow_shared_memory<Engine>(plan);
+  if (error != cudaSuccess) return error;
+  paged_attention_kernel<Engine>
+      <<<static_cast<unsigned>(plan.grid), static_cast<unsigned>((plan.warps + kLoaderWarps) * 32),
+         static_cast<size_t>(plan.shared.bytes), stream>>>(p, plan);
   return cudaGetLastError();
 }
 

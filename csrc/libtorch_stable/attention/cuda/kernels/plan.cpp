@@ -3,8 +3,11 @@
 #include "attention/cuda/kernels/plan.h"
 
 #include <algorithm>
+#include <atomic>
+#include <bit>
 #include <iterator>
 #include <limits>
+#include <random>
 
 namespace kvops::kernels {
 namespace {
@@ -12,6 +15,8 @@ namespace {
 constexpr int64_t kBoundary = 128;  // of every part of shared memory and workspace
 // Shared memory that CUDA takes for itself, per block.
 constexpr int32_t kReservedBytes = 1024;
+// Longer pages would put the values of eight dimensions into the same banks.
+constexpr int64_t kLongestWholePage = 64;
 
 template <class Int>
 Int round_up(Int value, Int step) {
@@ -27,19 +32,29 @@ bool divides(int64_t step, const void* pointer) {
   return reinterpret_cast<uint64_t>(pointer) % static_cast<uint64_t>(step) == 0;
 }
 
-void choose_pieces(const PagedAttentionParams& p, AttentionPlan& plan) {
+// Whether both caches can be read in pieces of that many bytes.
+bool is_aligned(const PagedAttentionParams& p, int64_t key_bytes, int64_t value_bytes) {
   const int64_t elem = cache_elem_bytes(p);
+  return divides(key_bytes, p.key_cache) && p.key_block_stride * elem % key_bytes == 0 &&
+         p.key_head_stride * elem % key_bytes == 0 && divides(value_bytes, p.value_cache) &&
+         p.value_block_stride * elem % value_bytes == 0 &&
+         p.value_head_stride * elem % value_bytes == 0;
+}
+
+void choose_copy(const PagedAttentionParams& p, const DeviceLimits& limits, AttentionPlan& plan) {
+  const int64_t elem = cache_elem_bytes(p);
+  const bool is_power_of_2 = (p.block_size & (p.block_size - 1)) == 0;
   plan.key_piece_bytes = static_cast<int32_t>(p.x * elem);
   plan.value_piece_bytes = elem == 1 && p.block_size % kWarpTokens != 0 ? 8 : 16;
-  // Sizes within a page are multiples of 8 elements anyway.
-  plan.is_aligned = divides(plan.key_piece_bytes, p.key_cache) &&
-                    p.key_block_stride * elem % plan.key_piece_bytes == 0 &&
-                    p.key_head_stride * elem % plan.key_piece_bytes == 0 &&
-                    divides(plan.value_piece_bytes, p.value_cache) &&
-                    p.value_block_stride * elem % plan.value_piece_bytes == 0 &&
-                    p.value_head_stride * elem % plan.value_piece_bytes == 0;
-  plan.has_query_pairs =
-      divides(4, p.query) && p.query_seq_stride % 2 == 0 && p.query_head_stride % 2 == 0;
+  // Sizes within a page are multiples of 8 elements anyway, and of 16 bytes in whole.
+  if (!is_aligned(p, plan.key_piece_bytes, plan.value_piece_bytes)) {
+    plan.copy = PageCopy::kElements;
+  } else if (limits.architecture >= 90 && is_power_of_2 && p.block_size <= kLongestWholePage &&
+             p.block_size * p.head_size * elem % 16 == 0 && is_aligned(p, 16, 16)) {
+    plan.copy = PageCopy::kWhole;
+  } else {
+    plan.copy = PageCopy::kPieces;
+  }
 }
 
 void choose_units(const PagedAttentionParams& p, const DeviceLimits& limits, AttentionPlan& plan) {
@@ -47,22 +62,67 @@ void choose_units(const PagedAttentionParams& p, const DeviceLimits& limits, Att
   // Under block sparsity every head has pages of its own.
   const int32_t heads = p.sparse.active ? 1 : plan.group;
   // fp32 stays fp32, and there is no bfloat16 on tensor cores before sm_80.
-  const bool can_use_mma =
-      p.query_dtype != DType::kFloat && plan.is_aligned && limits.architecture >= 80;
-  plan.engine = can_use_mma  ? AttentionEngine::kMma
-                : heads == 1 ? AttentionEngine::kFma1
-                : heads <= 4 ? AttentionEngine::kFma4
-                             : AttentionEngine::kFma8;
+  const bool has_query_pairs =
+      divides(4, p.query) && p.query_seq_stride % 2 == 0 && p.query_head_stride % 2 == 0;
+  const bool can_use_mma = p.query_dtype != DType::kFloat && has_query_pairs &&
+                           plan.copy != PageCopy::kElements && limits.architecture >= 80;
+  if (can_use_mma) {
+    plan.engine = heads <= 8 ? AttentionEngine::kMma8 : AttentionEngine::kMma16;
+  } else {
+    plan.engine = heads == 1   ? AttentionEngine::kFma1
+                  : heads <= 4 ? AttentionEngine::kFma4
+                               : AttentionEngine::kFma8;
+  }
   const int32_t most = heads == 1 ? 1 : can_use_mma ? 16 : heads <= 4 ? 4 : 8;
   plan.units_per_kv_head = round_up(plan.group, most) / most;
   plan.unit_heads = round_up(plan.group, plan.units_per_kv_head) / plan.units_per_kv_head;
   plan.units = static_cast<int32_t>(plan.units_per_kv_head * p.num_kv_heads);
 }
 
+StageLayout stage_layout(const PagedAttentionParams& p, const AttentionPlan& plan, int32_t warps) {
+  const auto head_size = static_cast<int32_t>(p.head_size);
+  const auto elem = static_cast<int32_t>(cache_elem_bytes(p));
+  const int32_t tokens = warps * kWarpTokens;
+  StageLayout stage = {};
+  if (plan.copy == PageCopy::kWhole) {
+    // As it is in the page.
+    const int32_t chunk = static_cast<int32_t>(p.block_size);
+    stage = {.chunk_shift = std::countr_zero(static_cast<uint32_t>(chunk)),
+             .key_chunk = chunk * head_size * elem,
+             .key_pitch = chunk * static_cast<int32_t>(p.x) * elem,
+             .key_step = 0,
+             .values = 0,
+             .value_chunk = chunk * head_size * elem,
+             .value_piece = 16,
+             .value_pitch = chunk * elem,
+             .value_step = 0,
+             .bytes = 0};
+  } else {
+    // 16 bytes of each dimension together; pieces of the same dimension in different banks.
+    const int32_t piece = head_size * 16 + 16;
+    stage = {.chunk_shift = 4,
+             .key_chunk = kWarpTokens * head_size * elem,
+             .key_pitch = kWarpTokens * static_cast<int32_t>(p.x) * elem,
+             .key_step = 0,
+             .values = 0,
+             .value_chunk = elem * piece,
+             .value_piece = piece,
+             .value_pitch = 16,
+             .value_step = 0,
+             .bytes = 0};
+  }
+  stage.key_step = 16 / static_cast<int32_t>(p.x) * stage.key_pitch;
+  stage.value_step = 16 * stage.value_pitch;
+  const int32_t chunks = std::max(tokens >> stage.chunk_shift, 1);
+  stage.values = round_up(chunks * stage.key_chunk, static_cast<int32_t>(kBoundary));
+  stage.bytes =
+      round_up(stage.values + chunks * stage.value_chunk, static_cast<int32_t>(kBoundary));
+  return stage;
+}
+
 SharedLayout layout(const PagedAttentionParams& p, const AttentionPlan& plan, int32_t warps,
                     int32_t stages) {
   const auto head_size = static_cast<int32_t>(p.head_size);
-  const auto elem = static_cast<int32_t>(cache_elem_bytes(p));
   SharedLayout shared = {};
   int32_t end = 0;
   const auto take = [&end](int32_t bytes) {
@@ -70,42 +130,47 @@ SharedLayout layout(const PagedAttentionParams& p, const AttentionPlan& plan, in
     end += round_up(bytes, static_cast<int32_t>(kBoundary));
     return begin;
   };
-  // Pieces of the same dimension lie in different banks: 128 bytes are spread over all of them.
-  shared.value_pitch = elem == 1   ? plan.value_piece_bytes
-                       : elem == 2 ? head_size * 16 + 64
-                                   : head_size * 16 + 32;
-  shared.key_bytes = kWarpTokens * head_size * elem;
-  const int32_t value_bytes =
-      elem == 1 ? kWarpTokens * head_size : kWarpTokens * elem / 16 * shared.value_pitch;
-  shared.stage_bytes = round_up(shared.key_bytes + value_bytes, static_cast<int32_t>(kBoundary));
-  shared.stages = take(warps * stages * shared.stage_bytes);
+  shared.stage = stage_layout(p, plan, warps);
+  shared.stages = take(stages * shared.stage.bytes);
   shared.merge = take(warps * std::min(plan.unit_heads, kMergeRows) * (head_size + kMergePad) * 4);
   shared.merge_states = take(warps * plan.unit_heads * 8);
-  if (plan.engine == AttentionEngine::kMma) {
-    shared.engine = take(p.head_size > 128 ? round_up(head_size, 16) * 32 : 0);  // queries
-  } else {
-    shared.engine = take(plan.unit_heads * (head_size + 1) * 4);   // queries and slopes
-    shared.engine_warp_bytes = plan.unit_heads * kWarpTokens * 4;  // weights
+  if (plan.engine == AttentionEngine::kMma16) {
+    shared.engine = take(p.head_size > 128 ? 16 * 2 * 32 * 8 : 0);  // queries
+  } else if (plan.engine != AttentionEngine::kMma8) {
+    const int32_t heads = plan.engine == AttentionEngine::kFma1   ? 1
+                          : plan.engine == AttentionEngine::kFma4 ? 4
+                                                                  : 8;
+    shared.engine = take(heads * (head_size + 1) * 4);   // queries and slopes
+    shared.engine_warp_bytes = heads * kWarpTokens * 4;  // weights
   }
   shared.engine_warp = take(warps * shared.engine_warp_bytes);
-  shared.stage_infos = take(warps * stages * kStageInfoBytes);
-  shared.scratch = take(kScratchBytes);
+  shared.barriers = take(2 * stages * 8);
+  shared.stage_infos = take(stages * kStageInfoBytes);
+  shared.combines = take(kCombinesBytes);
   shared.bytes = end;
   return shared;
 }
 
 // What is under way in a multiprocessor hides the latency of memory: two blocks of as many stages
-// as fit, or fewer and smaller blocks.
-void choose_stages(const PagedAttentionParams& p, const DeviceLimits& limits, AttentionPlan& plan,
+// as fit, or fewer and smaller blocks. False if there is no room for two stages of whole pages.
+bool choose_stages(const PagedAttentionParams& p, const DeviceLimits& limits, AttentionPlan& plan,
                    int32_t& blocks) {
   struct Choice {
     int32_t blocks;  // of a multiprocessor
     int32_t warps;
     int32_t fewest_stages;
   };
-  constexpr Choice kChoices[] = {{2, 4, 2}, {1, 4, 2}, {1, 2, 2}, {1, 1, 2},
-                                 {1, 4, 1}, {1, 2, 1}, {1, 1, 1}};
+  constexpr Choice kChoices[] = {{2, 4, 3}, {2, 2, 3}, {1, 4, 2}, {1, 2, 2},
+                                 {1, 1, 2}, {1, 4, 1}, {1, 2, 1}, {1, 1, 1}};
+  // These need so many registers that a second block has no room.
+  const bool is_alone = plan.engine == AttentionEngine::kMma16 && p.head_size > 128;
   for (const Choice& choice : kChoices) {
+    if (is_alone && choice.blocks > 1) continue;
+    // A page that is copied whole lies in one tile.
+    if (plan.copy == PageCopy::kWhole &&
+        (choice.fewest_stages < 2 || choice.warps * kWarpTokens < p.block_size)) {
+      continue;
+    }
     for (int32_t stages = choice.fewest_stages == 1 ? 1 : kMaxStages;
          stages >= choice.fewest_stages; --stages) {
       const SharedLayout shared = layout(p, plan, choice.warps, stages);
@@ -118,41 +183,56 @@ void choose_stages(const PagedAttentionParams& p, const DeviceLimits& limits, At
         plan.stages = stages;
         plan.shared = shared;
         blocks = choice.blocks;
-        return;
+        return true;
       }
     }
   }
+  return false;
+}
+
+// Another one for each call of a process, and most likely another one than any bytes that memory
+// happens to hold: the upper 48 bits of what arrive() counts with.
+uint64_t next_call() {
+  static std::atomic<uint64_t> calls{std::random_device{}() * uint64_t{0x9e3779b97f4a7c15}};
+  return calls.fetch_add(1, std::memory_order_relaxed) << kArrivalBits;
 }
 
 }  // namespace
 
 AttentionPlan plan_paged_attention(const PagedAttentionParams& p, const DeviceLimits& limits) {
   constexpr int64_t kLongest = std::numeric_limits<int32_t>::max();
-  AttentionPlan plan = {.page_tokens = Divisor(p.block_size, std::min(p.max_tokens, kLongest) + 1)};
-  choose_pieces(p, plan);
+  AttentionPlan plan = {.page_tokens = Divisor(p.block_size, std::min(p.max_tokens, kLongest) + 1),
+                        .quarters = Divisor(p.head_size / 4, kLongest)};
+  plan.call = next_call();
+  plan.shared_limit = limits.shared_bytes_block;
+  choose_copy(p, limits, plan);
   choose_units(p, limits, plan);
   int32_t blocks = 1;
-  choose_stages(p, limits, plan, blocks);
+  if (!choose_stages(p, limits, plan, blocks)) {
+    plan.copy = PageCopy::kPieces;
+    choose_stages(p, limits, plan, blocks);
+  }
   const int64_t most = static_cast<int64_t>(limits.multiprocessors) * blocks;
   // No more blocks than there can be tiles; at least one, for sequences without tokens.
   const int64_t tile_tokens = plan.warps * kWarpTokens;
   const int64_t tiles = (std::min(p.max_tokens, kLongest) + tile_tokens - 1) / tile_tokens;
   const int64_t per_sequence = std::min(most, std::max<int64_t>(tiles, 1) * plan.units);
   plan.grid = static_cast<int32_t>(std::min(most, per_sequence * std::min(p.num_seqs, most)));
+  plan.few_blocks = std::min(plan.grid, limits.multiprocessors);
   return plan;
 }
 
 int64_t workspace_bytes(const PagedAttentionParams& p, const AttentionPlan& plan) {
   const int64_t rows = static_cast<int64_t>(plan.grid) * 2 * plan.unit_heads;
-  return round_up<int64_t>(plan.grid * 4, kBoundary) + round_up<int64_t>(rows * 8, kBoundary) +
+  return round_up<int64_t>(plan.grid * 8, kBoundary) + round_up<int64_t>(rows * 8, kBoundary) +
          rows * p.head_size * 4;
 }
 
 void place_workspace(const PagedAttentionParams&, void* memory, AttentionPlan& plan) {
   const int64_t rows = static_cast<int64_t>(plan.grid) * 2 * plan.unit_heads;
   char* at = static_cast<char*>(memory);
-  plan.workspace.arrivals = reinterpret_cast<int32_t*>(at);
-  at += round_up<int64_t>(plan.grid * 4, kBoundary);
+  plan.workspace.arrivals = reinterpret_cast<uint64_t*>(at);
+  at += round_up<int64_t>(plan.grid * 8, kBoundary);
   plan.workspace.states = reinterpret_cast<float2*>(at);
   at += round_up<int64_t>(rows * 8, kBoundary);
   plan.workspace.values = reinterpret_cast<float*>(at);

@@ -13,69 +13,99 @@
 
 namespace kvops::kernels {
 
-// A warp attends to 16 tokens at a time: two groups of 8. Page sizes are multiples of 8, so a group
-// never crosses a page.
-inline constexpr int kGroupTokens = 8;
+// Tokens that never lie in two pages: page sizes are multiples of it.
+inline constexpr int kOctet = 8;
+// A warp attends to 16 tokens of a tile.
 inline constexpr int kWarpTokens = 16;
+// Of a block, that compute.
 inline constexpr int kMaxWarps = 4;
+// Of a block, after those: one for keys, one for values.
+inline constexpr int kLoaderWarps = 2;
 inline constexpr int kMaxStages = 6;
 // Rows (query heads) of a unit whose results are added up across warps at a time.
 inline constexpr int kMergeRows = 4;
 // Floats between two rows, so that rows lie in different banks.
 inline constexpr int kMergePad = 8;
-// Of shared memory: a StageInfo (page_loader.cuh) and a BlockScratch (work_split.cuh).
-inline constexpr int kStageInfoBytes = 48;
-inline constexpr int kScratchBytes = 128;
+// Of shared memory: a StageInfo (page_loader.cuh), Combines (unit_result.cuh).
+inline constexpr int kStageInfoBytes = 16;
+inline constexpr int kCombinesBytes = 256;
+// Of a word that counts the blocks of a unit that have arrived; the others are the call's number.
+inline constexpr int kArrivalBits = 16;
 
 // The code that computes with what is in shared memory; all share everything else.
 enum class AttentionEngine : uint8_t {
   kFma1,  // fused multiply-adds in fp32, for that many query heads at once
   kFma4,
   kFma8,
-  kMma,  // tensor cores, for up to 16 query heads at once
+  kMma8,  // tensor cores, likewise
+  kMma16,
+};
+
+// How a page comes into shared memory.
+enum class PageCopy : uint8_t {
+  kWhole,     // a page of one KV head at once: sm_90 and newer, pages of up to 64 tokens
+  kPieces,    // 8 or 16 bytes at a time
+  kElements,  // one by one: nothing is aligned
 };
 
 // What blocks leave for each other, in one allocation. A unit is some query heads of one KV head,
 // for one sequence; a block shares at most two units with others.
 struct AttentionWorkspace {
-  int32_t* arrivals;  // [grid], 0 when the kernel starts
-  float2* states;     // [grid][2][unit_heads]: largest logit (times log2 e) and sum
-  float* values;      // [grid][2][unit_heads][head_size]
+  uint64_t* arrivals;  // [grid], any content when the kernel starts; see arrive()
+  float2* states;      // [grid][2][unit_heads]: largest logit (times log2 e) and sum
+  float* values;       // [grid][2][unit_heads][head_size]
+};
+
+// A stage in shared memory: a tile's keys, then its values, in chunks of consecutive tokens.
+// Distances in bytes.
+struct StageLayout {
+  int32_t chunk_shift;  // a chunk has 2^chunk_shift tokens: 8 to 64
+  int32_t key_chunk;    // from chunk to chunk
+  int32_t key_pitch;    // from a token's x elements to its next ones; tokens lie together
+  int32_t key_step;     // from 16 dimensions to the next ones
+  int32_t values;       // from the keys
+  int32_t value_chunk;  // from chunk to chunk
+  int32_t value_piece;  // from 16 bytes of tokens of one dimension to the next ones
+  int32_t value_pitch;  // from dimension to dimension
+  int32_t value_step;   // from 16 dimensions to the next ones
+  int32_t bytes;
 };
 
 // Bytes from the start of a block's shared memory.
 struct SharedLayout {
-  int32_t stages;        // [warps][stages][stage_bytes]
-  int32_t stage_bytes;   // keys of 16 tokens, then values
-  int32_t key_bytes;     // of a stage
-  int32_t value_pitch;   // from the tokens of one 16-byte piece of values to the next
+  StageLayout stage;
+  int32_t stages;
   int32_t merge;         // float [warps][min(unit_heads, kMergeRows)][head_size + kMergePad]
   int32_t merge_states;  // float2 [warps][unit_heads]
   int32_t engine;        // of the engine's own
   int32_t engine_warp;   // likewise, [warps][engine_warp_bytes]
   int32_t engine_warp_bytes;
-  int32_t stage_infos;  // StageInfo [warps][stages]
-  int32_t scratch;      // BlockScratch
+  int32_t barriers;     // uint64_t [2][stages]
+  int32_t stage_infos;  // StageInfo [stages]
+  int32_t combines;     // Combines
   int32_t bytes;
 };
 
 struct AttentionPlan {
   Divisor page_tokens;
+  Divisor quarters;  // of four dimensions, of a head
   AttentionWorkspace workspace = {};
+  uint64_t call = 0;  // that no other call has, in the upper bits; see arrive()
   SkipReport skipped_lengths = {};
   SkipReport skipped_blocks = {};
   SharedLayout shared = {};
-  int32_t units = 0;  // of a sequence
+  int32_t shared_limit = 0;  // of the device, for a block
+  int32_t units = 0;         // of a sequence
   int32_t units_per_kv_head = 0;
   int32_t unit_heads = 0;  // the last unit of a KV head may have fewer
   int32_t group = 0;       // query heads of a KV head
-  int32_t warps = 0;
+  int32_t warps = 0;       // that compute
   int32_t stages = 0;
   int32_t grid = 0;
+  int32_t few_blocks = 0;         // of the grid: one for each multiprocessor
   int32_t key_piece_bytes = 0;    // copied at once: 16, or 8 for fp8 with x = 8
   int32_t value_piece_bytes = 0;  // likewise, or 8 for fp8 where 16 tokens do not divide a page
-  bool has_query_pairs = false;   // pairs of query elements are aligned
-  bool is_aligned = false;        // every piece is; else elements are copied one by one
+  PageCopy copy = PageCopy::kElements;
   AttentionEngine engine = AttentionEngine::kFma1;
 };
 

@@ -10,8 +10,8 @@
 
 namespace kvops::kernels {
 
-// Fewest tiles of a block: below that, more blocks cost more than they gain.
-inline constexpr int64_t kMinShareTiles = 1;
+// Tiles of a block; with fewer, there are fewer blocks.
+inline constexpr int64_t kFewTiles = 8;
 
 static __device__ __forceinline__ int64_t clamped_length(const PagedAttentionParams& p,
                                                          int64_t length) {
@@ -23,121 +23,146 @@ static __device__ __forceinline__ int64_t sequence_tokens(const PagedAttentionPa
   return clamped_length(p, __ldg(p.seq_lens + seq));
 }
 
-static __device__ __forceinline__ int64_t tiles_of(int64_t tokens) {
-  // blockDim.x / 2 tokens, a power of 2.
-  return (tokens + blockDim.x / 2 - 1) >> (__ffs(static_cast<int>(blockDim.x)) - 2);
+static __device__ __forceinline__ int64_t tiles_of(const AttentionPlan& plan, int64_t tokens) {
+  // A power of 2.
+  const int tile_tokens = plan.warps * kWarpTokens;
+  return (tokens + tile_tokens - 1) >> (__ffs(tile_tokens) - 1);
 }
 
-// The tiles of all blocks, and how they are shared out.
-struct TileRange {
-  int64_t tiles;   // of all sequences
-  int64_t blocks;  // that have any
+static __device__ __noinline__ int64_t divide_wide(int64_t numerator, int64_t denominator) {
+  return numerator / denominator;
+}
 
-  __device__ int64_t begin(int64_t block) const { return block * tiles / blocks; }
+// One instruction takes the place of some hundred wherever numbers are small.
+static __device__ __forceinline__ int64_t divide(int64_t numerator, int64_t denominator) {
+  if (((numerator | denominator) >> 32) != 0) return divide_wide(numerator, denominator);
+  return static_cast<uint32_t>(numerator) / static_cast<uint32_t>(denominator);
+}
+
+// The tiles of all blocks, and how they are shared out: the first `longer` blocks have one more.
+struct TileRange {
+  int64_t share;  // tiles of each of the other blocks
+  int32_t longer;
+  int32_t blocks;  // that have any
+
+  __device__ __forceinline__ int64_t begin(int32_t block) const {
+    return block * share + (block < longer ? block : longer);
+  }
   // The block that has this tile.
-  __device__ int64_t block_of(int64_t tile) const { return ((tile + 1) * blocks - 1) / tiles; }
+  __device__ __forceinline__ int32_t block_of(int64_t tile) const {
+    const int64_t first = longer * (share + 1);  // tile of a block without one more
+    const int64_t block =
+        tile < first ? divide(tile, share + 1) : longer + divide(tile - first, share);
+    return static_cast<int32_t>(block);
+  }
 };
 
-// A walk over tiles.
-struct TileCursor {
-  int64_t left;  // tiles from here to the end of the share, this one included
+// A block's share, as pieces of units: a piece is tiles [tile, tile + piece_tiles()) of a unit.
+struct ShareWalk {
+  int64_t left;  // tiles from here to the end of the share
   int64_t seq;
   int32_t seq_len;
   int32_t tiles;  // of the unit
   int32_t tile;
   int32_t unit;
 
-  __device__ __forceinline__ void advance(const PagedAttentionParams& p,
-                                          const AttentionPlan& plan) {
-    if (--left == 0) return;
-    if (++tile < tiles) return;
+  __device__ __forceinline__ int32_t piece_tiles() const {
+    return left < tiles - tile ? static_cast<int32_t>(left) : tiles - tile;
+  }
+
+  __device__ __forceinline__ void next_piece(const PagedAttentionParams& p,
+                                             const AttentionPlan& plan) {
+    left -= piece_tiles();
+    if (left == 0) return;
     tile = 0;
     if (++unit < plan.units) return;
     unit = 0;
     // There is a tile left, so there is another sequence with tokens.
+#pragma unroll 1
     do {
       seq_len = static_cast<int32_t>(sequence_tokens(p, ++seq));
     } while (seq_len == 0);
-    tiles = static_cast<int32_t>(tiles_of(seq_len));
+    tiles = static_cast<int32_t>(tiles_of(plan, seq_len));
   }
 };
 
-// What the threads of a block tell each other.
-struct BlockScratch {
-  TileRange range;
-  int64_t sums[kMaxWarps];
-  int64_t seq;
-  int64_t rest;
-  int32_t arrived;
-};
-static_assert(sizeof(BlockScratch) <= kScratchBytes);
-
-static __device__ __forceinline__ BlockScratch& block_scratch(const AttentionPlan& plan,
-                                                              char* shared) {
-  return *reinterpret_cast<BlockScratch*>(shared + plan.shared.scratch);
-}
-
-// Tiles (of one unit) of the sequences before the thread's own ones, and of all.
-static __device__ __forceinline__ int64_t scan_tiles(int64_t own, int64_t (&sums)[kMaxWarps],
-                                                     int64_t& total) {
-  const int lane = threadIdx.x % 32;
-  const int warp = threadIdx.x / 32;
+// The sum of the lanes before, and of all.
+static __device__ __forceinline__ int64_t scan_lanes(int64_t own, int64_t& total) {
+  const int lane = static_cast<int>(threadIdx.x % 32);
   int64_t sum = own;
 #pragma unroll
   for (int step = 1; step < 32; step *= 2) {
     const int64_t other = __shfl_up_sync(~0u, sum, step);
     if (lane >= step) sum += other;
   }
-  if (lane == 31) sums[warp] = sum;
-  __syncthreads();
-  int64_t before = sum - own;
-  total = 0;
-  for (int i = 0; i < static_cast<int>(blockDim.x) / 32; ++i) {
-    if (i < warp) before += sums[i];
-    total += sums[i];
-  }
-  return before;
+  total = __shfl_sync(~0u, sum, 31);
+  return sum - own;
 }
 
-// Finds this block's share; cursor.left is 0 if it has none. Every thread of the block calls it.
-static __device__ __forceinline__ void find_share(const PagedAttentionParams& p,
-                                                  const AttentionPlan& plan, char* shared,
-                                                  TileCursor& cursor) {
-  BlockScratch& scratch = block_scratch(plan, shared);
-  const int64_t per_thread = (p.num_seqs + blockDim.x - 1) / blockDim.x;
-  const int64_t first = threadIdx.x * per_thread;
-  const int64_t end = first + per_thread < p.num_seqs ? first + per_thread : p.num_seqs;
-  int64_t own = 0;
-  for (int64_t seq = first; seq < end; ++seq) own += tiles_of(sequence_tokens(p, seq));
-  int64_t total;
-  const int64_t before = scan_tiles(own, scratch.sums, total);
+// How tiles are shared out. Where there are few, so are the blocks: adding up what they find costs
+// more than what more of them gain.
+static __device__ __forceinline__ TileRange share_out(const AttentionPlan& plan, int64_t tiles) {
+  const auto grid = static_cast<int32_t>(gridDim.x);
+  const int32_t most = tiles < kFewTiles * grid ? plan.few_blocks : grid;
+  TileRange range = {};
+  range.blocks = tiles < most ? static_cast<int32_t>(tiles) : most;
+  if (range.blocks == 0) return range;
+  range.share = divide(tiles, range.blocks);
+  range.longer = static_cast<int32_t>(tiles - range.share * range.blocks);
+  return range;
+}
 
-  TileRange range = {total * plan.units, 0};
-  const int64_t most = (range.tiles + kMinShareTiles - 1) / kMinShareTiles;
-  range.blocks = most < gridDim.x ? most : gridDim.x;
-  cursor = {};
-  if (blockIdx.x >= range.blocks) return;
-  const int64_t begin = range.begin(blockIdx.x);
-  // One thread has the sequence that the share begins in.
-  if (begin >= before * plan.units && begin < (before + own) * plan.units) {
-    int64_t seq = first;
-    int64_t rest = begin - before * plan.units;
-    int64_t tiles = tiles_of(sequence_tokens(p, seq));
-    while (rest >= tiles * plan.units) {
-      rest -= tiles * plan.units;
-      tiles = tiles_of(sequence_tokens(p, ++seq));
-    }
-    scratch.range = range;
-    scratch.seq = seq;
-    scratch.rest = rest;
+// Finds this block's share; walk.left is 0 if it has none. Every warp of the block does that for
+// itself: it is faster than waiting for each other.
+static __device__ __forceinline__ ShareWalk find_share(const PagedAttentionParams& p,
+                                                       const AttentionPlan& plan,
+                                                       TileRange& range) {
+  const auto lane = static_cast<int>(threadIdx.x % 32);
+  // Consecutive sequences for each lane.
+  const int64_t per_lane = (p.num_seqs + 31) >> 5;
+  const int64_t first = lane * per_lane;
+  const int64_t end = first + per_lane < p.num_seqs ? first + per_lane : p.num_seqs;
+  int64_t tokens = 0;
+  int64_t own = 0;
+#pragma unroll 2
+  for (int64_t seq = first; seq < end; ++seq) {
+    tokens = sequence_tokens(p, seq);
+    own += tiles_of(plan, tokens);
   }
-  __syncthreads();
-  cursor.left = range.begin(blockIdx.x + 1) - begin;
-  cursor.seq = scratch.seq;
-  cursor.seq_len = static_cast<int32_t>(sequence_tokens(p, cursor.seq));
-  cursor.tiles = static_cast<int32_t>(tiles_of(cursor.seq_len));
-  cursor.unit = static_cast<int32_t>(scratch.rest / cursor.tiles);
-  cursor.tile = static_cast<int32_t>(scratch.rest % cursor.tiles);
+  int64_t total;
+  int64_t before = scan_lanes(own, total);
+
+  range = share_out(plan, total * plan.units);
+  ShareWalk walk = {};
+  if (static_cast<int32_t>(blockIdx.x) >= range.blocks) return walk;
+  const int64_t begin = range.begin(blockIdx.x);
+  // One lane has the sequence that the share begins in.
+  const auto lane_of = [&](int64_t tile) {
+    const bool is_here = tile >= before * plan.units && tile < (before + own) * plan.units;
+    return __ffs(static_cast<int>(__ballot_sync(~0u, is_here))) - 1;
+  };
+  int source = lane_of(begin);
+  int64_t rest = begin - __shfl_sync(~0u, before, source) * plan.units;
+  walk.seq = source * per_lane;
+  if (per_lane > 1) {
+    // Again, with one sequence for each lane.
+    for (;; walk.seq += 32, rest -= total * plan.units) {
+      const int64_t seq = walk.seq + lane;
+      tokens = seq < p.num_seqs ? sequence_tokens(p, seq) : 0;
+      own = tiles_of(plan, tokens);
+      before = scan_lanes(own, total);
+      source = lane_of(rest);
+      if (source >= 0) break;
+    }
+    rest -= __shfl_sync(~0u, before, source) * plan.units;
+    walk.seq += source;
+  }
+  walk.left = range.begin(blockIdx.x + 1) - begin;
+  walk.seq_len = static_cast<int32_t>(__shfl_sync(~0u, tokens, source));
+  walk.tiles = static_cast<int32_t>(tiles_of(plan, walk.seq_len));
+  walk.unit = static_cast<int32_t>(divide(rest, walk.tiles));
+  walk.tile = static_cast<int32_t>(rest - static_cast<int64_t>(walk.unit) * walk.tiles);
+  return walk;
 }
 
 // Query heads of a unit.
@@ -148,7 +173,7 @@ struct UnitHeads {
 };
 
 static __device__ __forceinline__ UnitHeads unit_heads(const AttentionPlan& plan, int32_t unit) {
-  const int32_t kv_head = unit / plan.units_per_kv_head;
+  const int32_t kv_head = plan.units_per_kv_head == 1 ? unit : unit / plan.units_per_kv_head;
   const int32_t first = (unit - kv_head * plan.units_per_kv_head) * plan.unit_heads;
   const int32_t left = plan.group - first;
   return {kv_head, kv_head * plan.group + first, left < plan.unit_heads ? left : plan.unit_heads};
