@@ -92,11 +92,16 @@ def test_paths_and_waiting(pools, device: str, side: str) -> None:
             src, dst = src.pin_memory() if pinned else src, dst.to(device)
         else:
             src, dst = src.to(device), dst.pin_memory() if pinned else dst
+        call = src, dst, order, order.flip(0), ITEM_BYTES
+        kvops.transfer_kv_per_layer_mla(*call)  # loading a kernel may wait for the device
+        torch.cuda.synchronize()
+        dst.zero_()
         stream = torch.cuda.Stream()
+        torch.cuda.synchronize()
         with torch.cuda.stream(stream):
             torch.cuda._sleep(SLEEP_CYCLES)
             slept = stream.record_event()
-            kvops.transfer_kv_per_layer_mla(src, dst, order, order.flip(0), ITEM_BYTES)
+            kvops.transfer_kv_per_layer_mla(*call)
             assert kvops.swap.last_path() == path
             assert slept.query() != pinned
         stream.synchronize()

@@ -119,6 +119,8 @@ def test_kernel_forms(
     operator = getattr(kvops, name)
     schema = getattr(torch.ops.kvops, name).default._schema
     operator(**{a.name: given[a.name] for a in schema.arguments})
+    if device == "cuda":  # a copy into host memory may still be under way
+        torch.cuda.synchronize()
     for actual, wanted in checks:
         assert torch.equal(actual.cpu().view(torch.uint8), wanted.view(torch.uint8))
 
