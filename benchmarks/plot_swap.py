@@ -1,22 +1,13 @@
 """Draws GB/s over block size for each path of swaps, and for the automatic choice.
 
-    python benchmarks/plot_swap.py [--check]
-
-From the curve in benchmarks/results/cuda-swap.json to docs/swaps.svg. With --check nothing is
-written, and the exit code is 1 if the drawing is out of date.
+From the curve in benchmarks/results/cuda-swap.json. Called by render.py, which writes
+docs/swaps.svg.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 from math import log2
-from pathlib import Path
 from typing import Any
-
-ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "benchmarks" / "results" / "cuda-swap.json"
-DRAWING = ROOT / "docs" / "swaps.svg"
 
 WIDTH, HEIGHT, LEFT, TOP = 420, 260, 44, 34
 MOST_RATE = 60
@@ -24,18 +15,8 @@ COLOURS = {"kernel": "#1f77b4", "batch": "#d62728", "single": "#7f7f7f", "auto":
 NAMES = {"H2D": "host to device", "D2H": "device to host"}
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="write nothing, compare")
-    arguments = parser.parse_args()
-    drawing = draw(json.loads(RESULTS.read_text()))
-    if arguments.check:
-        return int(not DRAWING.exists() or DRAWING.read_text() != drawing)
-    DRAWING.write_text(drawing)
-    return 0
-
-
 def draw(recorded: dict[str, Any]) -> str:
+    """The drawing as SVG."""
     panels = [
         _panel(index, [row for row in recorded["curve"] if row["direction"] == direction])
         for index, direction in enumerate(NAMES)
@@ -86,7 +67,3 @@ def _text(size: int) -> str:
         if size >= unit:
             return f"{size // unit} {name}"
     return f"{size} B"
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

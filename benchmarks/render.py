@@ -14,7 +14,10 @@ import re
 from pathlib import Path
 from typing import Any
 
+import plot_swap
+
 ROOT = Path(__file__).resolve().parent.parent
+DRAWING = "docs/swaps.svg"
 RESULTS = ROOT / "benchmarks" / "results"
 MAX_WHEEL_MB = 60  # tools/release.py refuses more
 DOCUMENTS = ("README.md", "docs/performance.md", "docs/releasing.md")
@@ -33,8 +36,20 @@ def main() -> int:
             stale.append(name)
             if not arguments.check:
                 path.write_text(rendered)
+    stale += draw(arguments.check)
     print("\n".join(f"{name}: {'out of date' if arguments.check else 'updated'}" for name in stale))
     return 1 if stale and arguments.check else 0
+
+
+def draw(check: bool) -> list[str]:
+    """Make the drawing anew, if a curve was recorded; its name if it was not what it is now."""
+    recorded = _read("cuda-swap")
+    path = ROOT / DRAWING
+    if "curve" not in recorded or (path.exists() and path.read_text() == plot_swap.draw(recorded)):
+        return []
+    if not check:
+        path.write_text(plot_swap.draw(recorded))
+    return [DRAWING]
 
 
 def render(text: str) -> str:
@@ -260,6 +275,22 @@ def cuda_swap_beside() -> str:
     return "\n".join(lines)
 
 
+def cuda_swap_curve() -> str:
+    """GB/s over block size, and the drawing of it."""
+    recorded = _read("cuda-swap")
+    if "curve" not in recorded:
+        return "Not recorded yet."
+    paths = ("auto", "kernel", "batch", "single")
+    head = ["block, bytes", *(f"{path} {way}" for way in ("H2D", "D2H") for path in paths)]
+    lines = ["![GB/s over block size](swaps.svg)", ""]
+    lines += ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    rows = {(row["bytes"], row["direction"]): row for row in recorded["curve"]}
+    for size in dict.fromkeys(row["bytes"] for row in recorded["curve"]):
+        rates = [rows[size, way][path] for way in ("H2D", "D2H") for path in paths]
+        lines.append(f"| {size} | " + " | ".join(f"{rate:.1f}" for rate in rates) + " |")
+    return "\n".join(lines)
+
+
 def cuda_swap_more() -> str:
     """What the table of cases does not hold."""
     recorded = _read("cuda-swap")
@@ -348,6 +379,7 @@ TABLES = {
     "cuda_swap": cuda_swap,
     "cuda_transfer": cuda_transfer,
     "cuda_swap_beside": cuda_swap_beside,
+    "cuda_swap_curve": cuda_swap_curve,
     "cuda_swap_more": cuda_swap_more,
 }
 

@@ -11,6 +11,7 @@ import torch
 from . import _peer_names
 from ._native import OPERATORS, libraries, torch_kind
 from .swap import last_path
+from .swap._paths import wishes
 
 
 def version() -> str:
@@ -23,9 +24,9 @@ def info() -> dict[str, Any]:
 
     Returns:
         A dict with the versions of kvops, torch and Python, what each native library was built
-        with and whether it is loaded (if not, why), the SIMD level in use, the path that the last
-        swap took, the operators by device, vLLM's and SGLang's names that kvops holds, and the
-        CUDA driver found.
+        with and whether it is loaded (if not, why), the SIMD level in use, what swaps are asked to
+        do and the path that the last one took, the operators by device, vLLM's and SGLang's names
+        that kvops holds, and the CUDA driver found.
     """
     cuda = libraries.cuda
     return {
@@ -40,6 +41,7 @@ def info() -> dict[str, Any]:
         "cuda driver": _driver(),
         "simd": libraries.cpu.kvops_simd().decode(),
         "checked mode": bool(libraries.cpu.kvops_checked()),
+        "swap path": wishes(),
         "last swap path": last_path() or "none yet",
         "operators": {device: _operators_on(device) for device in ("CPU", "CUDA")},
         **{f"{peer.title} names held": peer.claimed() for peer in _peer_names.PEERS},

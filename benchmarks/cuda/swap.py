@@ -76,21 +76,29 @@ def main() -> None:
     parts = arguments.part or PARTS
     link = measure_link()
     content: dict[str, Any] = {"provenance": provenance(arguments.commit), "link": link}
-    if "speed" in parts:
-        content["rows"] = [row for case in CASES for row in measure_case(case, link)]
-        content["any_order"] = measure_any_order()
-        content["device"] = measure_within_device()
-        content["host"] = measure_host_time()
-        show_speed(content)
-    if "curve" in parts:
-        content["curve"] = measure_curve()
-    if "beside" in parts:
-        content["beside"] = [asdict(row) for row in measure_beside()]
-        for row in content["beside"]:
-            print(row)
     path = RESULTS / f"{arguments.name}.json"
-    path.write_text(json.dumps(content, indent=1) + "\n")
+    for part in parts:
+        content |= measure_part(part, link)
+        # After each part: this machine may be taken away.
+        path.write_text(json.dumps(content, indent=1) + "\n")
     print(f"written: {path}")
+
+
+def measure_part(part: str, link: dict[str, dict[str, float]]) -> dict[str, Any]:
+    if part == "curve":
+        return {"curve": measure_curve()}
+    if part == "beside":
+        rows = [asdict(row) for row in measure_beside()]
+        print(*rows, sep="\n")
+        return {"beside": rows}
+    found = {
+        "rows": [row for case in CASES for row in measure_case(case, link)],
+        "any_order": measure_any_order(),
+        "device": measure_within_device(),
+        "host": measure_host_time(),
+    }
+    show_speed(found)
+    return found
 
 
 def seconds(run: Callable[[], object], repeats: int = 15) -> float:
@@ -251,7 +259,7 @@ def show_speed(content: dict[str, Any]) -> None:
             f"{row['target']:.2f}{' missed' if missed else ''}",
         )
     Console(width=120).print(table)
-    for key in ("link", "any_order", "device", "host"):
+    for key in ("any_order", "device", "host"):
         print(key, content[key])
 
 

@@ -13,6 +13,8 @@ _last_path.argtypes, _last_path.restype = [ctypes.c_uint], ctypes.c_char_p
 _use_path = libraries.cpu.kvops_swap_use_path
 _use_path.argtypes = [ctypes.c_char_p, ctypes.POINTER(ctypes.c_char_p)]
 _use_max_sms = libraries.cpu.kvops_swap_use_max_sms
+_wanted_path = libraries.cpu.kvops_swap_wanted_path
+_wanted_path.restype = ctypes.c_char_p
 PATHS = ("auto", "dma", "kernel", "batch", "single", "strided")
 
 
@@ -79,3 +81,8 @@ def use_path(path: str | None = None, *, max_sms: int | None = None) -> Iterator
             _use_path(path_before, ctypes.byref(ctypes.c_char_p()))
         if max_sms is not None:
             _use_max_sms(sms_before)
+
+
+def wishes() -> str:
+    """What this thread asks for, in words, for `kvops.info()`."""
+    return f"{_wanted_path().decode()}, max_sms {libraries.cpu.kvops_swap_max_sms()}"
