@@ -21,7 +21,11 @@ DRIVER = ANY_PATH - PATHS["kernel"]
         (64, 4 * KIB, "kernel"),
         (4096, 512, "kernel"),
         (32768, 4 * KIB, "kernel"),
+        (64, 32 * KIB, "kernel"),
         (1024, 32 * KIB, "kernel"),
+        (4096, 32 * KIB, "kernel"),
+        (5, 2048 * KIB, "batch"),
+        (64, 256 * KIB, "batch"),
         (1024, 64 * KIB, "batch"),
         (64, 1024 * KIB, "batch"),
     ],
@@ -67,8 +71,9 @@ def test_no_batch_where_there_can_be_none(layer: Layer, kind: str, allowed: int)
 
 
 def test_the_detour_of_the_default_stream_counts(layer: Layer) -> None:
-    few = {"copies": 3, "copy_bytes": 8192 * KIB}
-    assert layer.choose("to_device", **few, allowed=DRIVER, on_default_stream=True) == "single"
+    two = {"copies": 2, "copy_bytes": 8192 * KIB, "allowed": DRIVER}
+    assert layer.choose("to_device", **two) == "batch"
+    assert layer.choose("to_device", **two, on_default_stream=True) == "single"
 
 
 def rows_of(memory: Memory, count: int, src_step: int, dst_step: int, size: int) -> list:

@@ -41,7 +41,9 @@ unsigned PathChoice::cheapest(unsigned paths, CopyKind kind, size_t copies, size
 }
 
 unsigned PathChoice::scattered(CopyKind kind, size_t copies, size_t bytes) const {
-  const unsigned paths = possible() & ~static_cast<unsigned>(kSwapStrided);
+  unsigned paths = possible() & ~static_cast<unsigned>(kSwapStrided);
+  const bool worth_a_batch = copies > 1 || allowed == kSwapBatch;
+  if (!worth_a_batch) paths &= ~static_cast<unsigned>(kSwapBatch);
   const bool by_kernel = (paths & kSwapKernel) != 0;
   // The driver's engines reach a twentieth of what the multiprocessors do.
   if (kind == CopyKind::kWithinDevice && by_kernel) return kSwapKernel;
@@ -51,8 +53,7 @@ unsigned PathChoice::scattered(CopyKind kind, size_t copies, size_t bytes) const
   }
   // What is allowed cannot be, or the model does not know: by the driver, together if it can.
   const bool singly = (allowed & kSwapBatch) == 0 && (allowed & kSwapSingle) != 0;
-  const bool worth_it = copies > 1 || allowed == kSwapBatch;
-  return has_batch && !capturing && !singly && worth_it ? kSwapBatch : kSwapSingle;
+  return has_batch && !capturing && !singly && worth_a_batch ? kSwapBatch : kSwapSingle;
 }
 
 bool PathChoice::strided(CopyKind kind, size_t rows, size_t bytes) const {
