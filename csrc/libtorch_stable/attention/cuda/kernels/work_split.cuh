@@ -77,10 +77,15 @@ struct ShareWalk {
     tile = 0;
     if (++unit < plan.units) return;
     unit = 0;
-    // There is a tile left, so there is another sequence with tokens.
+    // There is a tile left, so there is another sequence with tokens: unless somebody writes to
+    // seq_lens meanwhile, which must not lead out of it.
 #pragma unroll 1
     do {
-      seq_len = static_cast<int32_t>(sequence_tokens(p, ++seq));
+      if (++seq >= p.num_seqs) {
+        left = 0;
+        return;
+      }
+      seq_len = static_cast<int32_t>(sequence_tokens(p, seq));
     } while (seq_len == 0);
     tiles = static_cast<int32_t>(tiles_of(plan, seq_len));
   }
@@ -153,6 +158,7 @@ static __device__ __forceinline__ ShareWalk find_share(const PagedAttentionParam
       before = scan_lanes(own, total);
       source = lane_of(rest);
       if (source >= 0) break;
+      if (walk.seq + 32 >= p.num_seqs) return {};  // seq_lens has changed meanwhile
     }
     rest -= __shfl_sync(~0u, before, source) * plan.units;
     walk.seq += source;
