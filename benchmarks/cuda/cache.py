@@ -25,14 +25,22 @@ class Case:
     per_head: bool = False
     decode: bool = False
     prefill_and_decode: bool = False
+    packed_pages: bool = False
 
     @property
     def cache_dtype(self) -> torch.dtype:
         return torch.bfloat16 if self.kind == "auto" else torch.uint8
 
     @property
+    def head_bytes(self) -> int:
+        """Of one head of one token in the cache."""
+        if self.kind == "nvfp4":
+            return self.head_size // 2 + self.head_size // 16
+        return self.head_size * self.cache_dtype.itemsize
+
+    @property
     def bytes(self) -> int:
-        return 2 * self.tokens * self.heads * self.head_size * (2 + self.cache_dtype.itemsize)
+        return 2 * self.tokens * self.heads * (2 * self.head_size + self.head_bytes)
 
 
 def rows() -> Iterator[Row]:
@@ -43,22 +51,25 @@ def rows() -> Iterator[Row]:
             yield row(Case(tokens, layout), flash, 0.85 if tokens == 8192 else 0.91)
         yield row(Case(tokens, "split", "fp8"), 0.80, 0.09)
         yield row(Case(tokens, "NHD", "fp8"), 0.80, 0.20)
+        yield row(Case(tokens, "NHD", "fp8", per_head=True), 0.80, None)
         yield row(Case(tokens, "HND", "fp8", per_head=True), 0.80, None)
+        yield row(Case(tokens, "HND", "nvfp4"), None, None)
     for tokens in (16, 256):
         yield row(Case(tokens, "split", decode=True), 0.85, 0.4)
         yield row(Case(tokens, "NHD", decode=True), 0.85, 0.7)
     yield row(Case(8192, "NHD", fused_qkv=True), 0.85, None)
     yield row(Case(8192, "split", fused_qkv=True), 0.85, None)
+    yield row(Case(8192, "split", packed_pages=True), 0.85, None)
     yield row(Case(8192, "NHD", heads=1), 0.85, None)
+    yield row(Case(8192, "split", heads=1), 0.85, None)
     yield row(Case(8448, "NHD", prefill_and_decode=True), 0.85, None)
     yield row(Case(8448, "split", prefill_and_decode=True), 0.85, None)
     yield convert_fp8()
 
 
-def row(case: Case, target: float, recorded: float | None) -> Row:
-    flags = [
-        name for name in ("fused_qkv", "per_head", "prefill_and_decode") if getattr(case, name)
-    ]
+def row(case: Case, target: float | None, recorded: float | None) -> Row:
+    names = ("fused_qkv", "packed_pages", "per_head", "prefill_and_decode")
+    flags = [name for name in names if getattr(case, name)]
     op = "reshape_and_cache" if case.layout == "split" else f"reshape_and_cache_flash {case.layout}"
     shape = f"{case.tokens} tokens, {case.heads} x {case.head_size}, page {case.page}, {case.kind}"
     return Row(", ".join([op, shape, *flags]), case.bytes, lambda: call(case), target, recorded)
@@ -103,12 +114,17 @@ def _caches(c: Case) -> tuple[torch.Tensor, torch.Tensor]:
     pages = _pages(c)
     if c.layout == "split":
         x = 16 // c.cache_dtype.itemsize
-        keys = zeros(pages, c.heads, c.head_size // x, c.page, x)
-        return keys, zeros(pages, c.heads, c.head_size, c.page)
+        shape = (c.heads, c.head_size, c.page)
+        if c.packed_pages:
+            keys, values = zeros(pages, 2, *shape).unbind(1)
+        else:
+            keys, values = zeros(pages, *shape), zeros(pages, *shape)
+        return keys.view(pages, c.heads, c.head_size // x, c.page, x), values
+    width = c.head_bytes // c.cache_dtype.itemsize
     if c.layout == "NHD":
-        both = zeros(pages, 2, c.page, c.heads, c.head_size)
+        both = zeros(pages, 2, c.page, c.heads, width)
     else:
-        both = zeros(pages, 2, c.heads, c.page, c.head_size).transpose(2, 3)
+        both = zeros(pages, 2, c.heads, c.page, width).transpose(2, 3)
     return both[:, 0], both[:, 1]
 
 

@@ -15,12 +15,14 @@ BF16 = torch.bfloat16
 
 def rows() -> Iterator[Row]:
     for tokens, target in ((8192, 0.85), (65536, 0.92), (256, 0.85)):
-        for kind in ("auto", "fp8", "fp8_ds_mla"):
+        for kind in ("auto", "fp8", "fp8_ds_mla", "fp8_ds_mla_pow2"):
             yield _concat_and_cache_mla(tokens, kind, target)
     yield _rope_fused(8192, 128)
+    yield _rope_fused(256, 128)
     yield _concat_mla_q(4096, 128)
     yield _indexer(8192, 0.90)
     yield _indexer(65536, 0.90)
+    yield _indexer(256, 0.85)
     yield _merge(8192, 32, 128)
 
 
@@ -33,7 +35,7 @@ def _random_slots(tokens: int) -> torch.Tensor:
 
 
 def _entry_bytes(kind: str) -> int:
-    return {"auto": 2 * (LATENT + ROPE), "fp8": LATENT + ROPE, "fp8_ds_mla": 656}[kind]
+    return {"auto": 2 * (LATENT + ROPE), "fp8": LATENT + ROPE}.get(kind, 656)
 
 
 def _mla_cache(tokens: int, kind: str) -> torch.Tensor:
@@ -66,7 +68,7 @@ def _rope_fused(tokens: int, heads: int) -> Row:
 
     elements = 2 * heads * ROPE + 2 * ROPE + 2 * LATENT + ROPE + ROPE
     name = f"concat_and_cache_mla_rope_fused, {tokens} tokens, {heads} heads"
-    return Row(name, tokens * (2 * elements + 16), make, 0.90)
+    return Row(name, tokens * (2 * elements + 16), make, 0.90 if tokens > 256 else 0.85)
 
 
 def _concat_mla_q(tokens: int, heads: int) -> Row:

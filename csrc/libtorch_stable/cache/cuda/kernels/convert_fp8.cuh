@@ -9,7 +9,10 @@
 
 #include "cache/cuda/kernels/movers.cuh"
 #include "cache/params.h"
+#include "common/cuda/alignment.h"
 #include "common/cuda/divisor.cuh"
+#include "common/cuda/launch.cuh"
+#include "common/cuda/vec.cuh"
 
 namespace kvops::kernels {
 
@@ -32,6 +35,7 @@ template <class Mover>
 __global__ void __launch_bounds__(kConvertThreads)
     convert_fp8_kernel(const __grid_constant__ ConvertWalk w) {
   constexpr int64_t kTile = kConvertThreads * kConvertUnitsInFlight;
+  const Mover mover(w.scale);
   for (int64_t base = blockIdx.x * kTile; base < w.units; base += gridDim.x * kTile) {
     typename Mover::In loaded[kConvertUnitsInFlight];
     char* to[kConvertUnitsInFlight];
@@ -50,12 +54,13 @@ __global__ void __launch_bounds__(kConvertThreads)
         rest = outer;
       }
       to[i] += rest * w.dst_strides_bytes[0];
-      loaded[i] = load_unit<typename Mover::In>(from + rest * w.src_strides_bytes[0]);
+      from += rest * w.src_strides_bytes[0];
+      loaded[i] = *reinterpret_cast<const typename Mover::In*>(from);
     }
 #pragma unroll
     for (int i = 0; i < kConvertUnitsInFlight; ++i) {
       if (base + i * kConvertThreads + threadIdx.x >= w.units) break;
-      store_unit(to[i], Mover::convert(loaded[i], w.scale));
+      store_words(reinterpret_cast<typename Mover::Out*>(to[i]), mover(loaded[i]));
     }
   }
 }
@@ -100,8 +105,7 @@ cudaError_t launch_convert_walk(const ConvertFp8Params& p, cudaStream_t stream) 
   constexpr int64_t kTile = kConvertThreads * kConvertUnitsInFlight;
   const int64_t tiles = (units + kTile - 1) / kTile;
   const unsigned blocks = static_cast<unsigned>(tiles < INT32_MAX ? tiles : INT32_MAX);
-  convert_fp8_kernel<Mover><<<blocks, kConvertThreads, 0, stream>>>(w);
-  return cudaGetLastError();
+  return launch_kernel(convert_fp8_kernel<Mover>, blocks, kConvertThreads, stream, w);
 }
 
 template <int kCount>

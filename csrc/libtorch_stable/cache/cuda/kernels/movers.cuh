@@ -8,10 +8,24 @@
 #include "cache/params.h"
 #include "common/cuda/convert.cuh"
 #include "common/cuda/fp8_quotient.cuh"
-#include "common/cuda/raw_units.cuh"
+#include "common/cuda/vec.cuh"
 #include "common/dtype.h"
 
 namespace kvops::kernels {
+
+// Eight floats: two accesses.
+struct alignas(16) Words32 {
+  uint4 first;
+  uint4 second;
+};
+template <>
+struct PackedBytes<32> {
+  using Type = Words32;
+};
+static __device__ __forceinline__ void store_words(Words32* to, const Words32& words) {
+  store_words(&to->first, words.first);
+  store_words(&to->second, words.second);
+}
 
 // Elements as they are, whatever the scale.
 template <class Element, int kCount>
@@ -20,10 +34,11 @@ struct Copier {
   using Stored = Element;
   static constexpr int kElems = kCount;
   static constexpr bool kScales = false;
-  using In = Raw<kCount * sizeof(Element)>;
+  using In = Packed<Element, kCount>;
   using Out = In;
 
-  static __device__ __forceinline__ Out convert(const In& in, float /*scale*/) { return in; }
+  __device__ explicit Copier(float /*scale*/) {}
+  __device__ __forceinline__ Out operator()(const In& in) const { return in; }
 };
 
 // To fp8 bytes.
@@ -33,24 +48,15 @@ struct Quantizer {
   using Stored = Fp8;
   static constexpr int kElems = kCount;
   static constexpr bool kScales = true;
-  using In = Raw<kCount * sizeof(Src)>;
-  using Out = Raw<kCount>;
+  using In = Packed<Src, kCount>;
+  using Out = Packed<Fp8, kCount>;
 
-  static __device__ __forceinline__ Out convert(const In& in, float scale) {
-    struct Elems {
-      Src of[kCount];
-    };
-    struct Stores {
-      Fp8 of[kCount];
-    };
-    const Elems elems = __builtin_bit_cast(Elems, in);
-    float wide[kCount];
-#pragma unroll
-    for (int i = 0; i < kCount; ++i) wide[i] = widen(elems.of[i]);
-    Stores stored;
-    Fp8Quotient(scale).divide(wide, stored.of);
-    return __builtin_bit_cast(Out, stored);
+  __device__ explicit Quantizer(float scale) : quotient(scale) {}
+  __device__ __forceinline__ Out operator()(const In& in) const {
+    return quotient.template divide<Fp8, Src, kCount>(in);
   }
+
+  Fp8Quotient quotient;
 };
 
 // From e4m3 bytes.
@@ -60,30 +66,27 @@ struct Dequantizer {
   using Stored = Dst;
   static constexpr int kElems = kCount;
   static constexpr bool kScales = true;
-  using In = Raw<kCount>;
-  using Out = Raw<kCount * sizeof(Dst)>;
+  using In = Packed<e4m3_t, kCount>;
+  using Out = Packed<Dst, kCount>;
 
-  static __device__ __forceinline__ Out convert(const In& in, float scale) {
-    struct Stores {
-      Dst of[kCount];
-    };
-    Stores stored;
+  __device__ explicit Dequantizer(float scale) : factor(scale) {}
+  __device__ __forceinline__ Out operator()(const In& in) const {
+    Elems<Dst, kCount> stored;
     if constexpr (kCount == 1) {
-      stored.of[0] = narrow_as(__fmul_rn(widen_pair(in, e4m3_t{}).x, scale), Dst{});
+      stored.of[0] = narrow_as(__fmul_rn(widen_pair(in, e4m3_t{}).x, factor), Dst{});
     } else {
-      struct Pairs {
-        uint16_t of[kCount / 2];
-      };
-      const Pairs pairs = __builtin_bit_cast(Pairs, in);
+      const auto pairs = __builtin_bit_cast(Elems<uint16_t, kCount / 2>, in);
 #pragma unroll
       for (int i = 0; i < kCount / 2; ++i) {
         const float2 wide = widen_pair(pairs.of[i], e4m3_t{});
-        stored.of[2 * i] = narrow_as(__fmul_rn(wide.x, scale), Dst{});
-        stored.of[2 * i + 1] = narrow_as(__fmul_rn(wide.y, scale), Dst{});
+        stored.of[2 * i] = narrow_as(__fmul_rn(wide.x, factor), Dst{});
+        stored.of[2 * i + 1] = narrow_as(__fmul_rn(wide.y, factor), Dst{});
       }
     }
     return __builtin_bit_cast(Out, stored);
   }
+
+  float factor;
 };
 
 inline constexpr int kWideElems = 8;  // of fp8 in one unit: 16 bytes of the other side, or 32
@@ -109,12 +112,11 @@ cudaError_t with_element(DType dtype, const Launch& launch) {
   }
 }
 
-template <int kCount, class Launch>
-cudaError_t with_quantizer(DType dtype, CacheKind kind, const Launch& launch) {
+// launch(Src{}, Fp8{}).
+template <class Launch>
+cudaError_t with_quantized(DType dtype, CacheKind kind, const Launch& launch) {
   return with_element(dtype, [&](auto element) {
-    using Src = decltype(element);
-    return kind == CacheKind::kFp8E5m2 ? launch(Quantizer<Src, e5m2_t, kCount>{})
-                                       : launch(Quantizer<Src, e4m3_t, kCount>{});
+    return kind == CacheKind::kFp8E5m2 ? launch(element, e5m2_t{}) : launch(element, e4m3_t{});
   });
 }
 

@@ -1,329 +1,142 @@
-// Writes tokens into pages whose heads are split into units: a tile of tokens and columns goes
-// through shared memory, so that both its loads and its stores are whole sectors.
-// Launched by cuda::reshape_and_cache. Scattered slots only make the stores narrower.
+// Writes tokens into pages whose heads are split into units: keys unit by unit, values, whose units
+// are single elements, by transposing neighbours. A few tokens, as in decode, are scattered anyway:
+// their values are moved element by element, without a detour.
+// Launched by cuda::reshape_and_cache; single elements are also what it falls back to.
 #pragma once
 
 #include <cuda_runtime.h>
 
+#include <algorithm>
 #include <cstdint>
 
+#include "cache/cuda/kernels/moved_side.cuh"
 #include "cache/cuda/kernels/movers.cuh"
 #include "cache/cuda/kernels/slots.cuh"
-#include "cache/cuda/kernels/token_tile.cuh"
+#include "cache/cuda/kernels/transposed_side.cuh"
 #include "cache/params.h"
-#include "common/cuda/launch.cuh"
 
 namespace kvops::kernels {
 
-enum class TileStores : int {
-  kUnits,     // units of 16 bytes, as they are
-  kPieces,    // units of one element: several tokens in one store
-  kElements,  // any other unit
-};
-
-// One of key and value; strides of the cache in elements.
-struct SplitSide {
-  const char* src;
-  const float* scale;
-  char* cache;
-  int64_t src_token_stride_bytes;
-  int64_t src_head_stride_bytes;
-  int64_t head_stride;
-  int64_t unit_stride;
-  Divisor unit_elems;
-  TokenLayout layout;
-  TileStores stores;
-  int piece_words;  // kPieces: 4-byte words in the store of a whole piece; 0: no such store
-};
+inline constexpr int kSplitThreads = 128;
+inline constexpr int kSplitWarps = kSplitThreads / 32;
 
 struct SplitWriter {
-  SplitSide sides[2];
+  MovedSide key;
+  MovedSide value;
   Slots slots;
-  Divisor head_size;
-  int64_t columns;  // heads * head_size
-  Divisor slabs;    // tiles that have the same tokens
-  int64_t tiles;
-  int tile_tokens_log2;
 };
 
-inline constexpr int kSplitThreads = 128;
-inline constexpr int kSplitUnitsInFlight = 4;
-
-// Columns of a tile: 256 bytes of elements that are copied, 128 elements that become fp8.
-template <class Stored>
-inline constexpr int kTileColumns = sizeof(Stored) == 4 ? 64 : 128;
-
-template <class Mover>
-using TileOf = TokenTile<typename Mover::Stored, kTileColumns<typename Mover::Stored>>;
-
-struct TilePosition {
-  int64_t first_token;
-  int64_t first_column;
-  int tokens;   // of the tile, some maybe behind the last token
-  int columns;  // of the tile that exist
-};
-
-template <class Mover>
-__device__ __forceinline__ void load_tile(TileOf<Mover>& tile, const SplitWriter& w,
-                                          const SplitSide& side, const TilePosition& at) {
-  using In = typename Mover::In;
-  constexpr int kRowUnits = kTileColumns<typename Mover::Stored> / Mover::kElems;
-  const float scale = Mover::kScales ? *side.scale : 1.0f;
-  const int units = at.tokens * kRowUnits;
-  for (int base = threadIdx.x; base < units; base += kSplitThreads * kSplitUnitsInFlight) {
-    In loaded[kSplitUnitsInFlight];
-    bool exists[kSplitUnitsInFlight];
-#pragma unroll
-    for (int i = 0; i < kSplitUnitsInFlight; ++i) {
-      const int unit = base + i * kSplitThreads;
-      const int column = unit % kRowUnits * Mover::kElems;
-      const int64_t token = at.first_token + unit / kRowUnits;
-      exists[i] = unit < units && column < at.columns && token < w.slots.tokens;
-      if (!exists[i]) continue;
-      const int64_t head = w.head_size.quotient(at.first_column + column);
-      const int64_t elem = w.head_size.remainder(at.first_column + column, head);
-      loaded[i] = load_unit<In>(side.src + token * side.src_token_stride_bytes +
-                                head * side.src_head_stride_bytes +
-                                elem * static_cast<int64_t>(sizeof(typename Mover::Source)));
-    }
-#pragma unroll
-    for (int i = 0; i < kSplitUnitsInFlight; ++i) {
-      const int unit = base + i * kSplitThreads;
-      if (!exists[i]) continue;
-      store_unit(tile.at(unit / kRowUnits, unit % kRowUnits * Mover::kElems),
-                 Mover::convert(loaded[i], scale));
-    }
-  }
-}
-
-// Neighbouring lanes have neighbouring tokens, whose units are neighbours in the cache.
-template <class Stored>
-__device__ __forceinline__ void store_units(TokenTile<Stored, kTileColumns<Stored>>& tile,
-                                            const TilePlan& plan, const SplitWriter& w,
-                                            const SplitSide& side, const TilePosition& at) {
-  constexpr int kUnitElems = 16 / static_cast<int>(sizeof(Stored));
-  const int units = at.columns / kUnitElems << w.tile_tokens_log2;
-  for (int i = threadIdx.x; i < units; i += kSplitThreads) {
-    const int token = i & (at.tokens - 1);
-    const int column = (i >> w.tile_tokens_log2) * kUnitElems;
-    const int64_t base = plan.bases[token];
-    if (base < 0) continue;
-    const int64_t head = w.head_size.quotient(at.first_column + column);
-    const int64_t elem = w.head_size.remainder(at.first_column + column, head);
-    const int64_t place = base + head * side.head_stride + elem / kUnitElems * side.unit_stride;
-    store_unit(side.cache + place * static_cast<int64_t>(sizeof(Stored)),
-               load_unit<uint4>(tile.at(token, column)));
-  }
-}
-
-// One column of a whole piece: elements of neighbouring tokens, packed.
-template <class Stored>
-__device__ __forceinline__ void store_piece(char* to, int words,
-                                            TokenTile<Stored, kTileColumns<Stored>>& tile,
-                                            int first_token, int column) {
-  constexpr int kPerWord = 4 / static_cast<int>(sizeof(Stored));
-  constexpr int kBits = 8 * static_cast<int>(sizeof(Stored));
-  uint32_t packed[4];
-#pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    packed[i] = 0;
-    if (i >= words) continue;
-#pragma unroll
-    for (int j = 0; j < kPerWord; ++j) {
-      const char* from = tile.at(first_token + i * kPerWord + j, column);
-      packed[i] |= static_cast<uint32_t>(load_unit<Raw<sizeof(Stored)>>(from)) << (j * kBits % 32);
-    }
-  }
-  if (words == 4) {
-    store_unit(to, make_uint4(packed[0], packed[1], packed[2], packed[3]));
-    return;
-  }
-#pragma unroll
-  for (int i = 0; i < 3; ++i) {
-    if (i < words) store_unit(to + 4 * i, packed[i]);
-  }
-}
-
-// Neighbouring lanes have two pieces, which mostly share a sector, of neighbouring columns.
-template <class Stored>
-__device__ __forceinline__ void store_pieces(TokenTile<Stored, kTileColumns<Stored>>& tile,
-                                             const TilePlan& plan, const SplitWriter& w,
-                                             const SplitSide& side, const TilePosition& at) {
-  constexpr int kColumns = kTileColumns<Stored>;
-  constexpr int64_t kBytes = sizeof(Stored);
-  const int stores = (plan.num_pieces + 1) / 2 * 2 * kColumns;
-  for (int i = threadIdx.x; i < stores; i += kSplitThreads) {
-    const int index = i / (2 * kColumns) * 2 + i % 2;
-    const int column = i / 2 % kColumns;
-    if (index >= plan.num_pieces || column >= at.columns) continue;
-    const TokenPiece piece = plan.pieces[index];
-    const int64_t head = w.head_size.quotient(at.first_column + column);
-    const int64_t elem = w.head_size.remainder(at.first_column + column, head);
-    char* to =
-        side.cache + (piece.base + head * side.head_stride + elem * side.unit_stride) * kBytes;
-    if (side.piece_words > 0 && piece.count == side.layout.piece_tokens) {
-      store_piece<Stored>(to, side.piece_words, tile, piece.first, column);
-    } else {
-      for (int k = 0; k < piece.count; ++k) {
-        store_unit(to + k * kBytes,
-                   load_unit<Raw<sizeof(Stored)>>(tile.at(piece.first + k, column)));
-      }
-    }
-  }
-}
-
-template <class Stored>
-__device__ __forceinline__ void store_elements(TokenTile<Stored, kTileColumns<Stored>>& tile,
-                                               const TilePlan& plan, const SplitWriter& w,
-                                               const SplitSide& side, const TilePosition& at) {
-  constexpr int kColumns = kTileColumns<Stored>;
-  for (int i = threadIdx.x; i < at.tokens * kColumns; i += kSplitThreads) {
-    const int token = i / kColumns;
-    const int column = i % kColumns;
-    const int64_t base = plan.bases[token];
-    if (base < 0 || column >= at.columns) continue;
-    const int64_t head = w.head_size.quotient(at.first_column + column);
-    const int64_t elem = w.head_size.remainder(at.first_column + column, head);
-    const int64_t unit = side.unit_elems.quotient(elem);
-    const int64_t place = base + head * side.head_stride + unit * side.unit_stride +
-                          side.unit_elems.remainder(elem, unit);
-    store_unit(side.cache + place * static_cast<int64_t>(sizeof(Stored)),
-               load_unit<Raw<sizeof(Stored)>>(tile.at(token, column)));
-  }
-}
-
-template <class Mover>
+template <uint32_t kTokens, class KeyMover, class ValueMover>
 __global__ void __launch_bounds__(kSplitThreads)
     reshape_and_cache_kernel(const __grid_constant__ SplitWriter w) {
-  using Stored = typename Mover::Stored;
-  constexpr int kColumns = kTileColumns<Stored>;
-  __shared__ TileOf<Mover> tile;
-  __shared__ TilePlan plan;
-  const SplitSide& side = w.sides[blockIdx.y];
-  for (int64_t index = blockIdx.x; index < w.tiles; index += gridDim.x) {
-    const int64_t token_tile = w.slabs.quotient(index);
-    const int64_t slab = w.slabs.remainder(index, token_tile);
-    const int64_t columns_left = w.columns - slab * kColumns;
-    const TilePosition at{
-        .first_token = token_tile << w.tile_tokens_log2,
-        .first_column = slab * kColumns,
-        .tokens = 1 << w.tile_tokens_log2,
-        .columns = columns_left < kColumns ? static_cast<int>(columns_left) : kColumns,
-    };
-    // Read early, looked at after the loads of the tile are under way.
-    const int64_t token = at.first_token + threadIdx.x;
-    const bool has_token = static_cast<int>(threadIdx.x) < at.tokens && token < w.slots.tokens;
-    const int64_t slot = has_token ? w.slots.of_tokens[token] : -1;
-    load_tile<Mover>(tile, w, side, at);
-    if (threadIdx.x < 32) {
-      plan_tile(plan, side.layout, w.slots, slot);
-      if (blockIdx.y == 0 && slab == 0 && !w.slots.is_written(slot)) w.slots.report(token, slot);
-    }
-    __syncthreads();
-    switch (side.stores) {
-      case TileStores::kUnits:
-        store_units<Stored>(tile, plan, w, side, at);
-        break;
-      case TileStores::kPieces:
-        store_pieces<Stored>(tile, plan, w, side, at);
-        break;
-      default:
-        store_elements<Stored>(tile, plan, w, side, at);
-    }
-    __syncthreads();
+  if (blockIdx.y == 0) {
+    move_side<kTokens, KeyMover>(w.key, w.slots);
+  } else {
+    move_side<kTokens, ValueMover, true>(w.value, w.slots);
   }
+}
+
+struct TransposingWriter {
+  MovedSide key;
+  TransposedSide value;
+  Slots slots;
+};
+
+template <class KeyMover, class ValueMover>
+__global__ void __launch_bounds__(kSplitThreads)
+    reshape_and_cache_transposing_kernel(const __grid_constant__ TransposingWriter w) {
+  // Values first: tiles of scattered tokens take long, and should not be what is left at the end.
+  if (blockIdx.y == 1) {
+    move_side<kManyTokens, KeyMover>(w.key, w.slots);
+    return;
+  }
+  __shared__ TileOf<ValueMover> tiles[kSplitWarps];
+  const uint32_t warp = threadIdx.x / 32;
+  const uint32_t index = blockIdx.x * kSplitWarps + warp;
+  if (index < w.value.tiles) transpose_tile<ValueMover>(tiles[warp], w.value, w.slots, index);
 }
 
 // ---- launch
 
-// Everything that a store of 16 bytes, or of a piece, depends on.
-inline Alignment cache_alignment(const CacheSide& s, const CacheWriterParams& p, int64_t bytes) {
-  Alignment alignment;
-  alignment.with(s.cache).with(s.block_stride * bytes).with(s.group_stride * bytes);
-  alignment.with(s.unit_stride * bytes);
-  if (p.heads > 1) alignment.with(s.head_stride * bytes);
-  return alignment;
+// Neighbouring tokens of a thread block: their units are neighbours in the cache, and four of them
+// are two sectors or more.
+template <class Mover>
+MovedSide split_side(const CacheSide& s, const CacheWriterParams& p, int tokens_per_thread) {
+  return moved_side(s, p, Mover::kElems, kSplitThreads, tokens_per_thread,
+                    Mover::kElems > 1 ? 2 : 0);
 }
 
-inline SplitSide split_side(const CacheSide& s, const CacheWriterParams& p) {
-  const int bytes = stored_bytes_of(p.dtype, p.kind);
-  const Alignment alignment = cache_alignment(s, p, bytes);
-  SplitSide side{
-      .src = s.src,
-      .scale = s.scale,
-      .cache = s.cache,
-      .src_token_stride_bytes = s.src_token_stride * element_bytes_of(p.dtype),
-      .src_head_stride_bytes = s.src_head_stride * element_bytes_of(p.dtype),
-      .head_stride = s.head_stride,
-      .unit_stride = s.unit_stride,
-      .unit_elems = Divisor(s.unit_elems, s.head_size),
-      .layout = {.block_stride = s.block_stride,
-                 .group_stride = s.group_stride,
-                 .offset_stride = s.offset_stride,
-                 .group_tokens = Divisor(s.group_tokens, p.block_size),
-                 .piece_tokens = 1},
-      .stores = TileStores::kElements,
-      .piece_words = 0,
+template <uint32_t kTokens, class KeyMover, class ValueMover>
+cudaError_t launch_split_writer(const CacheWriterParams& p, const SkipReport& report,
+                                cudaStream_t stream) {
+  SplitWriter w{
+      .key = split_side<KeyMover>(p.key, p, kTokens),
+      .value = split_side<ValueMover>(p.value, p, kTokens),
+      .slots = Slots(p, report),
   };
-  if (s.unit_elems * bytes == 16 && alignment.allows(16)) {
-    side.stores = TileStores::kUnits;
-  } else if (s.unit_elems == 1) {
-    side.stores = TileStores::kPieces;
-    for (int piece_bytes : {16, 8, 4}) {
-      if (!alignment.allows(piece_bytes)) continue;
-      side.layout.piece_tokens = piece_bytes / bytes;
-      side.piece_words = piece_bytes / 4;
-      break;
-    }
-  }
-  return side;
+  w.key.walk.reports = true;
+  const int64_t tiles = std::max(w.key.walk.tiles, w.value.walk.tiles);
+  return launch_tiles(reshape_and_cache_kernel<kTokens, KeyMover, ValueMover>, w, tiles,
+                      kSplitThreads, stream);
 }
 
 template <class Mover>
-cudaError_t launch_split_writer(const CacheWriterParams& p, const SkipReport& report,
-                                cudaStream_t stream) {
-  constexpr int kColumns = kTileColumns<typename Mover::Stored>;
-  const int64_t columns = p.heads * p.key.head_size;
-  const int64_t slabs = (columns + kColumns - 1) / kColumns;
-  const auto tiles_of = [&](int log2) { return ((p.tokens - 1) >> log2) * slabs + slabs; };
-  // Few tokens: fewer of them per tile, so that more multiprocessors have one.
-  const int log2 = tiles_of(5) < 132 ? 3 : 5;
-  const int64_t tiles = tiles_of(log2);
-  if (tiles <= 0) return cudaSuccess;
-  const SplitWriter w{
-      .sides = {split_side(p.key, p), split_side(p.value, p)},
+cudaError_t launch_transposing_writer(const CacheWriterParams& p, const SkipReport& report,
+                                      cudaStream_t stream) {
+  TransposingWriter w{
+      .key = split_side<Mover>(p.key, p, kManyTokens),
+      .value = transposed_side(p.value, p, TileOf<Mover>::kColumns),
       .slots = Slots(p, report),
-      .head_size = Divisor(p.key.head_size, columns),
-      .columns = columns,
-      .slabs = Divisor(slabs, tiles),
-      .tiles = tiles,
-      .tile_tokens_log2 = log2,
   };
-  const dim3 grid(static_cast<unsigned>(tiles < INT32_MAX ? tiles : INT32_MAX), 2);
-  return launch_kernel(reshape_and_cache_kernel<Mover>, grid, kSplitThreads, stream, w);
+  w.key.walk.reports = true;
+  if (w.value.tiles > INT32_MAX) return cudaErrorInvalidConfiguration;
+  const int64_t value_blocks = (w.value.tiles + kSplitWarps - 1) / kSplitWarps;
+  return launch_tiles(reshape_and_cache_transposing_kernel<Mover, Mover>, w,
+                      std::max(w.key.walk.tiles, value_blocks), kSplitThreads, stream);
+}
+
+// Whether keys can be moved by a wide mover: its units are parts of the units of the cache.
+template <class Mover>
+bool has_wide_units(const CacheSide& s, const CacheWriterParams& p) {
+  const int64_t bytes = stored_bytes_of(p.dtype, p.kind);
+  Alignment cache;
+  cache.with(s.cache).with(s.block_stride * bytes).with(s.group_stride * bytes);
+  cache.with(s.offset_stride * bytes).with(s.unit_stride * bytes);
+  if (p.heads > 1) cache.with(s.head_stride * bytes);
+  return s.unit_elems % Mover::kElems == 0 && cache.allows(alignof(typename Mover::Out));
+}
+
+// So many tokens, or fewer, are taken for scattered.
+inline constexpr int64_t kScatteredTokens = 256;
+
+// Kernels: 4 for each of 2 widths of copies and 3 dtypes x 2 formats = 32.
+template <class WideMover, class Mover>
+cudaError_t launch_movers(const CacheWriterParams& p, const SkipReport& report,
+                          cudaStream_t stream) {
+  const bool wide_keys =
+      source_alignment(p.key, p).allows(16) && has_wide_units<WideMover>(p.key, p);
+  if (!wide_keys) return launch_split_writer<kManyTokens, Mover, Mover>(p, report, stream);
+  // Short code reaches the multiprocessors sooner.
+  if (p.tokens <= kScatteredTokens) {
+    return launch_split_writer<1, WideMover, Mover>(p, report, stream);
+  }
+  const bool transposes = has_pieces(p.value, p) && source_alignment(p.value, p).allows(16) &&
+                          p.value.head_size % WideMover::kElems == 0;
+  return transposes ? launch_transposing_writer<WideMover>(p, report, stream)
+                    : launch_split_writer<kManyTokens, WideMover, Mover>(p, report, stream);
 }
 
 inline cudaError_t launch_reshape_and_cache(const CacheWriterParams& p, const SkipReport& report,
                                             cudaStream_t stream) {
-  const int64_t src_bytes = element_bytes_of(p.dtype);
-  Alignment src;
-  for (const CacheSide& s : {p.key, p.value}) {
-    src.with(s.src).with(s.head_size * src_bytes).with(s.src_token_stride * src_bytes);
-    if (p.heads > 1) src.with(s.src_head_stride * src_bytes);
-  }
-  const bool wide = src.allows(16);
-  const auto launch = [&](auto mover) {
-    return launch_split_writer<decltype(mover)>(p, report, stream);
-  };
   if (p.kind != CacheKind::kAuto) {
-    return wide && p.key.head_size % kWideElems == 0
-               ? with_quantizer<kWideElems>(p.dtype, p.kind, launch)
-               : with_quantizer<1>(p.dtype, p.kind, launch);
+    return with_quantized(p.dtype, p.kind, [&]<class Src, class Fp8>(Src, Fp8) {
+      return launch_movers<Quantizer<Src, Fp8, kWideElems>, Quantizer<Src, Fp8, 1>>(p, report,
+                                                                                    stream);
+    });
   }
-  if (src_bytes == 4) {
-    return wide ? launch(Copier<uint32_t, 4>{}) : launch(Copier<uint32_t, 1>{});
-  }
-  return wide ? launch(Copier<uint16_t, 8>{}) : launch(Copier<uint16_t, 1>{});
+  return element_bytes_of(p.dtype) == 4
+             ? launch_movers<Copier<uint32_t, 4>, Copier<uint32_t, 1>>(p, report, stream)
+             : launch_movers<Copier<uint16_t, 8>, Copier<uint16_t, 1>>(p, report, stream);
 }
 
 }  // namespace kvops::kernels

@@ -34,7 +34,7 @@ inline uint64_t input_bits(const MlaEntriesParams& p) {
 inline cudaError_t launch_copied_entries(const MlaEntriesParams& p, const EntryTable& entries,
                                          cudaStream_t stream) {
   const int64_t bytes = input_bytes(p.dtype);
-  return launch_copy_rows(entries, p.tokens, 1,
+  return launch_copy_rows(entries, p.tokens,
                           token_rows(p.kv_c, p.kv_c_stride_elems, p.latent_elems * bytes, p.dtype),
                           token_rows(p.k_pe, p.k_pe_stride_elems, p.rope_elems * bytes, p.dtype),
                           common_unit_bytes(entry_bits(p) | input_bits(p)), stream);
@@ -44,8 +44,7 @@ template <class T, class Fp8, int kCount>
 cudaError_t launch_fp8_entries_of(const MlaEntriesParams& p, const EntryTable& entries,
                                   cudaStream_t stream) {
   return launch_concat_rows<QuantizeUnit<T, Fp8, kCount>>(
-      entries, p.tokens, 1,
-      token_rows(p.kv_c, p.kv_c_stride_elems, p.latent_elems / kCount, p.dtype),
+      entries, p.tokens, token_rows(p.kv_c, p.kv_c_stride_elems, p.latent_elems / kCount, p.dtype),
       token_rows(p.k_pe, p.k_pe_stride_elems, p.rope_elems / kCount, p.dtype), p.scale, stream);
 }
 
@@ -71,7 +70,8 @@ cudaError_t launch_fp8_entries(const MlaEntriesParams& p, const EntryTable& entr
   }
 }
 
-// Kernels: 4 widths of copies, 3 dtypes x 2 formats x 2 widths, 2 of fp8_ds_mla = 18.
+// Kernels: for few and for many rows, 4 widths of copies and 3 dtypes x 2 formats x 2 widths; 2 of
+// fp8_ds_mla = 34.
 inline cudaError_t launch_concat_and_cache_mla(const MlaEntriesParams& p, const SkipReport& report,
                                                cudaStream_t stream) {
   const EntryTable entries(p, report);

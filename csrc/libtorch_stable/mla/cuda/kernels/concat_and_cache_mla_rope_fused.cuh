@@ -101,12 +101,8 @@ __device__ void rotate_heads(const RopeFusedParams& p, const RopeShape& shape, i
 template <class Fp8, class T, int kCount>
 __device__ __forceinline__ Vec<Fp8, kCount> to_fp8(const Vec<T, kCount>& in,
                                                    const Fp8Quotient& quotient) {
-  float x[kCount];
-  Vec<Fp8, kCount> out;
-#pragma unroll
-  for (int i = 0; i < kCount; ++i) x[i] = widen(in.elems[i]);
-  quotient.divide(x, out.elems);
-  return out;
+  const auto packed = __builtin_bit_cast(Packed<T, kCount>, in);
+  return __builtin_bit_cast(Vec<Fp8, kCount>, quotient.divide<Fp8, T, kCount>(packed));
 }
 
 // Where the elements of an entry go, in any of the three kinds.

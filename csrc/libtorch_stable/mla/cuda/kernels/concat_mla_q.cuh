@@ -16,7 +16,9 @@ struct QueryRows {
   char* q_out;
   int64_t token_stride_bytes;
   int64_t head_stride_bytes;
+  Divisor heads;
 
+  __device__ Divided<int64_t> split(int64_t row) const { return heads.divide(row); }
   using Found = char*;
   __device__ char* lookup(int64_t, int64_t token, int64_t head) const {
     return q_out + token * token_stride_bytes + head * head_stride_bytes;
@@ -33,8 +35,10 @@ inline cudaError_t launch_concat_mla_q(const ConcatMlaQParams& p, cudaStream_t s
                                               p.rope_token_stride_bytes | p.rope_head_stride_bytes |
                                               p.out_token_stride_bytes | p.out_head_stride_bytes));
   return launch_copy_rows(
-      QueryRows{p.q_out, p.out_token_stride_bytes, p.out_head_stride_bytes}, p.tokens * p.heads,
-      p.heads, {p.ql_nope, p.nope_token_stride_bytes, p.nope_head_stride_bytes, p.nope_bytes},
+      QueryRows{p.q_out, p.out_token_stride_bytes, p.out_head_stride_bytes,
+                Divisor(p.heads, p.tokens * p.heads)},
+      p.tokens * p.heads,
+      {p.ql_nope, p.nope_token_stride_bytes, p.nope_head_stride_bytes, p.nope_bytes},
       {p.q_pe, p.rope_token_stride_bytes, p.rope_head_stride_bytes, p.rope_bytes}, unit_bytes,
       stream);
 }

@@ -6,10 +6,12 @@
 
 #include <cuda_runtime.h>
 
+#include <algorithm>
 #include <cstdint>
 
 #include "common/cuda/divisor.cuh"
 #include "common/cuda/fp8_quotient.cuh"
+#include "common/cuda/launch.cuh"
 #include "common/cuda/vec.cuh"
 
 namespace kvops::kernels {
@@ -38,121 +40,116 @@ struct QuantizeUnit {
   using Out = Packed<Fp8, kCount>;
   __device__ explicit QuantizeUnit(float scale) : quotient(scale) {}
   __device__ Out operator()(const In& in) const {
-    const auto elems = __builtin_bit_cast(Vec<T, kCount>, in);
-    float x[kCount];
-    Vec<Fp8, kCount> bytes;
-#pragma unroll
-    for (int i = 0; i < kCount; ++i) x[i] = widen(elems.elems[i]);
-    quotient.divide(x, bytes.elems);
-    return __builtin_bit_cast(Out, bytes);
+    return quotient.template divide<Fp8, T, kCount>(in);
   }
   Fp8Quotient quotient;
 };
 
 // ---- the kernel
 
-// A thread takes the same column of several rows. `lanes` threads take a row's columns, as many as
-// a row has units unless these are too many, and `slots` such groups are a block.
+// A thread takes the same column of kRowsPerThread rows. `lanes` threads take a row's columns, as
+// many as a row has units unless these are too many, and `slots` such groups are a block.
 struct RowTiles {
   int64_t rows;
-  Divisor inner;  // rows with the same outer index
   RowPart first;
   RowPart second;
-  Divisor lane_count;
-  int lanes;
-  int slots;
+  uint32_t row_units;
+  uint32_t lanes;
+  uint32_t slots;
+  NarrowDivisor lane_count;
 };
 
-inline constexpr int kRowsPerThread = 4;
-inline constexpr int kMaxRowThreads = 384;
+inline constexpr uint32_t kMaxRowThreads = 384;
+// Rows of a thread: more of them share more of the arithmetic, but then blocks read and write in
+// larger steps, which memory likes less.
+inline constexpr uint32_t kManyRows = 2;
 
-// Of the template argument Rows, `lookup(row, outer, inner)` reads or computes what tells where a
+// Of the template argument Rows, `split(row)` says which (outer, inner) row of the inputs becomes
+// row, `lookup(row, outer, inner)` reads or computes what tells where a
 // row goes, `place(found)` makes the address of it, null if the row is skipped, and `skip(row)` is
 // called by one thread for each of these. Everything is read before anything is waited for.
-template <class Convert, class Rows>
+template <uint32_t kRowsPerThread, class Convert, class Rows>
 __global__ void __launch_bounds__(kMaxRowThreads)
     concat_rows_kernel(const __grid_constant__ Rows rows, const __grid_constant__ RowTiles tiles,
                        const float* scale_or_null) {
   using In = typename Convert::In;
   using Out = typename Convert::Out;
-  const float scale = scale_or_null != nullptr ? *scale_or_null : 1.0f;
-  const int64_t slot = tiles.lane_count.quotient(threadIdx.x);
-  const int64_t lane = tiles.lane_count.remainder(threadIdx.x, slot);
-  const int64_t row_units = tiles.first.units + tiles.second.units;
-  const int64_t tile_rows = static_cast<int64_t>(tiles.slots) * kRowsPerThread;
-  for (int64_t base = blockIdx.x * tile_rows; base < tiles.rows; base += gridDim.x * tile_rows) {
-    for (int64_t column = lane; column < row_units; column += tiles.lanes) {
-      const bool is_first = column < tiles.first.units;
-      const RowPart part = is_first ? tiles.first : tiles.second;
-      const int64_t part_column = is_first ? column : column - tiles.first.units;
-      In values[kRowsPerThread];
-      typename Rows::Found found[kRowsPerThread];
+  const auto [slot, lane] = tiles.lane_count.divide(threadIdx.x);
+  const int64_t first_row = uint64_t{blockIdx.x} * (tiles.slots * kRowsPerThread) + slot;
+  for (uint32_t column = lane; column < tiles.row_units; column += tiles.lanes) {
+    const bool is_first = column < tiles.first.units;
+    const RowPart& part = is_first ? tiles.first : tiles.second;
+    const char* from = part.base + (column - (is_first ? 0 : tiles.first.units)) *
+                                       static_cast<int64_t>(sizeof(In));
+    In values[kRowsPerThread];
+    typename Rows::Found found[kRowsPerThread];
 #pragma unroll
-      for (int j = 0; j < kRowsPerThread; ++j) {
-        const int64_t row = base + j * tiles.slots + slot;
-        if (row >= tiles.rows) continue;
-        const int64_t outer = tiles.inner.quotient(row);
-        const int64_t inner = tiles.inner.remainder(row, outer);
-        values[j] = reinterpret_cast<const In*>(part.base + outer * part.outer_stride_bytes +
-                                                inner * part.inner_stride_bytes)[part_column];
-        found[j] = rows.lookup(row, outer, inner);
-      }
-      // Hidden from the compiler, which would wait for the scale and invert it before the loads.
-      float used_scale = scale;
-      asm volatile("" : "+f"(used_scale));
-      const Convert convert(used_scale);
+    for (uint32_t j = 0; j < kRowsPerThread; ++j) {
+      const int64_t row = first_row + j * tiles.slots;
+      if (row >= tiles.rows) continue;
+      const auto [outer, inner] = rows.split(row);
+      found[j] = rows.lookup(row, outer, inner);
+      values[j] = *reinterpret_cast<const In*>(from + outer * part.outer_stride_bytes +
+                                               inner * part.inner_stride_bytes);
+    }
+    const Convert convert(scale_or_null != nullptr ? *scale_or_null : 1.0f);
 #pragma unroll
-      for (int j = 0; j < kRowsPerThread; ++j) {
-        const int64_t row = base + j * tiles.slots + slot;
-        if (row >= tiles.rows) continue;
-        char* out = rows.place(found[j]);
-        if (out != nullptr) {
-          store_words(reinterpret_cast<Out*>(out) + column, convert(values[j]));
-        } else if (column == 0) {
-          rows.skip(row);
-        }
+    for (uint32_t j = 0; j < kRowsPerThread; ++j) {
+      const int64_t row = first_row + j * tiles.slots;
+      if (row >= tiles.rows) continue;
+      char* out = rows.place(found[j]);
+      if (out != nullptr) {
+        store_words(reinterpret_cast<Out*>(out) + column, convert(values[j]));
+      } else if (column == 0) {
+        rows.skip(row);
       }
     }
   }
 }
 
-// Groups of lanes in a block: few threads of a warp should be idle, and few rows should still reach
-// many multiprocessors.
-inline int row_slots(int64_t rows, int lanes) {
-  constexpr int64_t kFewRows = 4096;
-  if (rows < kFewRows) return 1;
+// Groups of lanes in a block: few threads of a warp should be idle.
+inline int row_slots(int lanes) {
   int best = 1;
   const auto idle = [lanes](int slots) { return (32 - lanes * slots % 32) % 32; };
-  for (int slots = 1; slots * lanes <= kMaxRowThreads; ++slots) {
+  for (int slots = 1; slots * lanes <= static_cast<int>(kMaxRowThreads); ++slots) {
     if (idle(slots) * best <= idle(best) * slots) best = slots;
   }
   return best;
 }
 
-// `inner_rows` rows share an outer index; strides and widths of the parts are whole units.
+template <uint32_t kRowsPerThread, class Convert, class Rows>
+cudaError_t launch_row_tiles(const Rows& rows, const RowTiles& tiles, const float* scale,
+                             cudaStream_t stream) {
+  const int64_t tile_rows = int64_t{tiles.slots} * kRowsPerThread;
+  const int64_t blocks = (tiles.rows + tile_rows - 1) / tile_rows;
+  if (blocks > INT32_MAX) return cudaErrorInvalidConfiguration;
+  return launch_kernel(concat_rows_kernel<kRowsPerThread, Convert, Rows>,
+                       static_cast<unsigned>(blocks), tiles.lanes * tiles.slots, stream, rows,
+                       tiles, scale);
+}
+
+// Strides and widths of the parts are whole units.
 template <class Convert, class Rows>
-cudaError_t launch_concat_rows(const Rows& rows, int64_t row_count, int64_t inner_rows,
-                               const RowPart& first, const RowPart& second, const float* scale,
-                               cudaStream_t stream) {
+cudaError_t launch_concat_rows(const Rows& rows, int64_t row_count, const RowPart& first,
+                               const RowPart& second, const float* scale, cudaStream_t stream) {
   const int64_t row_units = first.units + second.units;
   if (row_count == 0 || row_units == 0) return cudaSuccess;
-  const int lanes = static_cast<int>(row_units < kMaxRowThreads ? row_units : kMaxRowThreads);
-  const int slots = row_slots(row_count, lanes);
+  if (row_units > INT32_MAX) return cudaErrorInvalidConfiguration;
+  // Few rows should still reach many multiprocessors, which short code reaches sooner.
+  constexpr int64_t kFewRows = 2048;
+  const bool few = row_count <= kFewRows;
+  const int lanes = static_cast<int>(std::min<int64_t>(row_units, kMaxRowThreads));
   const RowTiles tiles{
       .rows = row_count,
-      .inner = Divisor(inner_rows, row_count),
       .first = first,
       .second = second,
-      .lane_count = Divisor(lanes, kMaxRowThreads),
-      .lanes = lanes,
-      .slots = slots,
+      .row_units = static_cast<uint32_t>(row_units),
+      .lanes = static_cast<uint32_t>(lanes),
+      .slots = static_cast<uint32_t>(few ? 1 : row_slots(lanes)),
+      .lane_count = NarrowDivisor(lanes),
   };
-  const int64_t tile_rows = int64_t{slots} * kRowsPerThread;
-  const int64_t wanted = (row_count + tile_rows - 1) / tile_rows;
-  const unsigned blocks = static_cast<unsigned>(wanted < INT32_MAX ? wanted : INT32_MAX);
-  concat_rows_kernel<Convert>
-      <<<blocks, static_cast<unsigned>(lanes * slots), 0, stream>>>(rows, tiles, scale);
-  return cudaGetLastError();
+  return few ? launch_row_tiles<1, Convert>(rows, tiles, scale, stream)
+             : launch_row_tiles<kManyRows, Convert>(rows, tiles, scale, stream);
 }
 
 // Bytes of the widest unit that divides all of `bits`, an OR of addresses, strides and widths.
@@ -167,13 +164,12 @@ inline uint64_t address_bits(const void* pointer) { return reinterpret_cast<uint
 
 // Copies rows in units of so many bytes. Widths are given in bytes here.
 template <class Rows>
-cudaError_t launch_copy_rows(const Rows& rows, int64_t row_count, int64_t inner_rows, RowPart first,
-                             RowPart second, int unit_bytes, cudaStream_t stream) {
+cudaError_t launch_copy_rows(const Rows& rows, int64_t row_count, RowPart first, RowPart second,
+                             int unit_bytes, cudaStream_t stream) {
   const auto copy = [&]<class Unit>(Unit) {
     first.units /= sizeof(Unit);
     second.units /= sizeof(Unit);
-    return launch_concat_rows<CopyUnit<Unit>>(rows, row_count, inner_rows, first, second, nullptr,
-                                              stream);
+    return launch_concat_rows<CopyUnit<Unit>>(rows, row_count, first, second, nullptr, stream);
   };
   switch (unit_bytes) {
     case 16:

@@ -22,9 +22,8 @@ struct SlotTable {
 #if defined(__CUDACC__)
   __device__ bool has(int64_t slot) const { return slot >= 0 && slot < num_slots; }
 
-  // Called by one thread per token.
-  __device__ void skip(int64_t token) const {
-    const int64_t slot = slots[token];
+  // To be called for a slot that the table does not have, by one thread per token.
+  __device__ void report_skip(int64_t token, int64_t slot) const {
     if (slot != -1) report_skipped(report, token, slot);
   }
 #endif
@@ -44,17 +43,17 @@ struct EntryTable {
 
 #if defined(__CUDACC__)
   // As the rows of concat_rows.cuh: one row per token, and its slot tells where it goes.
+  __device__ Divided<int64_t> split(int64_t token) const { return {token, 0}; }
   using Found = int64_t;
   __device__ int64_t lookup(int64_t token, int64_t, int64_t) const { return table.slots[token]; }
 
   // Null if the slot is out of range.
   __device__ char* place(int64_t slot) const {
     if (!table.has(slot)) return nullptr;
-    const int64_t block = table.block_size.quotient(slot);
-    return kv_cache + block * block_stride_bytes +
-           table.block_size.remainder(slot, block) * entry_stride_bytes;
+    const auto [block, offset] = table.block_size.divide(slot);
+    return kv_cache + block * block_stride_bytes + offset * entry_stride_bytes;
   }
-  __device__ void skip(int64_t token) const { table.skip(token); }
+  __device__ void skip(int64_t token) const { table.report_skip(token, table.slots[token]); }
 #endif
 };
 

@@ -1,5 +1,5 @@
-// Quantises tiles of 128 bfloat16 elements to float8 e4m3, each by a scale of its own: half a warp
-// takes a tile, a lane 8 elements of it. Used by the fp8_ds_mla entry and by the indexer cache.
+// Quantises tiles of 128 bfloat16 elements to float8 e4m3, each by a scale of its own: 8 lanes take
+// a tile, each of them two units of 8 elements. Used by the fp8_ds_mla entry and the indexer cache.
 // NaN does not count as a magnitude, and is stored as 0x7f. Every lane of the warp must call.
 #pragma once
 
@@ -12,29 +12,43 @@
 
 namespace kvops::kernels {
 
-inline constexpr float kE4m3Max = 448.0f;
-inline constexpr int kTileLanes = 16;
-inline constexpr int kLaneElems = static_cast<int>(kTileElems) / kTileLanes;
+inline constexpr uint32_t kTileLanes = 8;
+inline constexpr uint32_t kUnitElems = 8;
+inline constexpr uint32_t kLaneUnits = kTileElems / (kTileLanes * kUnitElems);
 
-using LaneElems = Packed<bfloat16_t, kLaneElems>;
-using LaneBytes = Packed<e4m3_t, kLaneElems>;
+using TileUnit = Packed<bfloat16_t, kUnitElems>;
 
-// ---- moving a lane's share, and a scale, at any alignment if not kAligned
+// A lane's part of a tile: units of all lanes are neighbours, then further ones.
+struct TileShare {
+  TileUnit units[kLaneUnits];
+};
+
+// ---- moving units, and scales, at any alignment if not kAligned
 
 template <bool kAligned>
-__device__ __forceinline__ LaneElems load_lane(const bfloat16_t* from) {
+__device__ __forceinline__ TileUnit load_unit(const bfloat16_t* from) {
   if constexpr (kAligned) {
-    return load_packed<kLaneElems>(from);
+    return load_packed<kUnitElems>(from);
   } else {
-    Vec<bfloat16_t, kLaneElems> elems;
+    Vec<bfloat16_t, kUnitElems> elems;
 #pragma unroll
-    for (int i = 0; i < kLaneElems; ++i) elems.elems[i] = from[i];
-    return __builtin_bit_cast(LaneElems, elems);
+    for (uint32_t i = 0; i < kUnitElems; ++i) elems.elems[i] = from[i];
+    return __builtin_bit_cast(TileUnit, elems);
   }
 }
 
+template <bool kAligned>
+__device__ __forceinline__ TileShare load_share(const bfloat16_t* tile, uint32_t lane) {
+  TileShare share;
+#pragma unroll
+  for (uint32_t i = 0; i < kLaneUnits; ++i) {
+    share.units[i] = load_unit<kAligned>(tile + (i * kTileLanes + lane) * kUnitElems);
+  }
+  return share;
+}
+
 template <bool kAligned, class Words>
-__device__ __forceinline__ void store_lane(char* to, const Words& words) {
+__device__ __forceinline__ void store_aligned(char* to, const Words& words) {
   if constexpr (kAligned) {
     store_words(reinterpret_cast<Words*>(to), words);
   } else {
@@ -50,15 +64,28 @@ __device__ __forceinline__ void store_lane(char* to, const Words& words) {
 // ---- scales
 
 // The largest magnitude of the tile, in each of its lanes.
-__device__ __forceinline__ float tile_amax(const float (&x)[kLaneElems]) {
+__device__ __forceinline__ float tile_amax(const TileShare& share) {
   float amax = 0.0f;
 #pragma unroll
-  for (int i = 0; i < kLaneElems; ++i) amax = fmaxf(amax, fabsf(x[i]));  // ignores NaN
+  for (const TileUnit& unit : share.units) {
+    const auto x = widen_packed<bfloat16_t, kUnitElems>(unit);
 #pragma unroll
-  for (int lanes = kTileLanes / 2; lanes > 0; lanes /= 2) {
+    for (float value : x.of) amax = fmaxf(amax, fabsf(value));  // ignores NaN
+  }
+#pragma unroll
+  for (uint32_t lanes = kTileLanes / 2; lanes > 0; lanes /= 2) {
     amax = fmaxf(amax, __shfl_xor_sync(0xffffffffu, amax, lanes, kTileLanes));
   }
   return amax;
+}
+
+// amax / 448, correctly rounded for the amax of bfloat16 elements wherever that is FLT_MIN or more;
+// infinity stays infinity. Not a division, which costs a branch.
+__device__ __forceinline__ float tile_scale(float amax) {
+  constexpr float kReciprocal = 1.0f / 448.0f;
+  const float quotient = __fmul_rn(amax, kReciprocal);
+  const float rest = __fmaf_rn(-quotient, 448.0f, amax);
+  return amax <= FLT_MAX ? __fmaf_rn(rest, kReciprocal, quotient) : amax;
 }
 
 // By the exponent bits. The definition is 2^ceil(log2(scale)) with log2 rounded to float, which may
@@ -71,29 +98,28 @@ __device__ __forceinline__ float round_up_to_power_of_two(float scale) {
 
 __device__ __forceinline__ float ds_mla_scale(float amax, bool power_of_two) {
   constexpr float kMinPowerOfTwoScale = 1e-4f;
-  const float scale = __fdiv_rn(amax, kE4m3Max);
+  const float scale = tile_scale(amax);
   if (power_of_two) return round_up_to_power_of_two(fmaxf(scale, kMinPowerOfTwoScale));
   return fmaxf(scale, FLT_MIN);
 }
 
 __device__ __forceinline__ float indexer_scale(float amax, bool power_of_two) {
   constexpr float kMinAmax = 1e-4f;
-  const float scale = __fdiv_rn(fmaxf(amax, kMinAmax), kE4m3Max);
+  const float scale = tile_scale(fmaxf(amax, kMinAmax));
   return power_of_two ? round_up_to_power_of_two(scale) : scale;
 }
 
-// ---- a lane's bytes
+// ---- the bytes of a tile
 
-__device__ __forceinline__ void widen_lane(const LaneElems& packed, float (&x)[kLaneElems]) {
-  const auto elems = __builtin_bit_cast(Vec<bfloat16_t, kLaneElems>, packed);
+template <bool kAligned>
+__device__ __forceinline__ void store_share(char* tile, uint32_t lane, const TileShare& share,
+                                            float scale) {
+  const Fp8Quotient quotient(scale);
 #pragma unroll
-  for (int i = 0; i < kLaneElems; ++i) x[i] = widen(elems.elems[i]);
-}
-
-__device__ __forceinline__ LaneBytes quantize_lane(const float (&x)[kLaneElems], float scale) {
-  Vec<e4m3_t, kLaneElems> bytes;
-  Fp8Quotient(scale).divide(x, bytes.elems);
-  return __builtin_bit_cast(LaneBytes, bytes);
+  for (uint32_t i = 0; i < kLaneUnits; ++i) {
+    store_aligned<kAligned>(tile + (i * kTileLanes + lane) * kUnitElems,
+                            quotient.divide<e4m3_t, bfloat16_t, kUnitElems>(share.units[i]));
+  }
 }
 
 }  // namespace kvops::kernels

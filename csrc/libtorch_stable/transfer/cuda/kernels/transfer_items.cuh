@@ -11,7 +11,6 @@
 #include <cstdint>
 
 #include "common/cuda/divisor.cuh"
-#include "common/cuda/raw_units.cuh"
 #include "common/cuda/skipped.cuh"
 #include "transfer/params.h"
 

@@ -1,0 +1,133 @@
+// How threads take tokens that stay whole in the cache, or go there element by element: a thread
+// moves the same unit of a head of several tokens, so that it computes what depends on the unit
+// only once and has several loads under way.
+// Used by the kernels of the cache writers. What a unit becomes, and where, is their business.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <algorithm>
+#include <cstdint>
+
+#include "cache/cuda/kernels/slots.cuh"
+#include "common/cuda/divisor.cuh"
+#include "common/cuda/launch.cuh"
+
+namespace kvops::kernels {
+
+// Tokens of a thread, unless there are few: more of them share more of the arithmetic, but then
+// blocks read and write in larger steps, which memory likes less.
+inline constexpr int kManyTokens = 2;
+
+// A block takes tokens x columns, a column being a unit of one of the heads. Neighbouring threads
+// take 2^neighbours_log2 neighbouring tokens, then neighbouring columns, then further tokens.
+struct UnitWalk {
+  const char* src;
+  int64_t token_stride_bytes;
+  int64_t head_stride_bytes;
+  int64_t step_bytes;  // between a thread's tokens
+  int64_t tiles;       // thread blocks
+  uint32_t columns;
+  uint32_t step_tokens;
+  uint32_t lanes;  // columns of a block
+  int neighbours_log2;
+  NarrowDivisor units_per_head;
+  NarrowDivisor chunks;  // thread blocks that share tokens
+  NarrowDivisor lane_count;
+  bool reports;  // skipped slots
+};
+
+// store_of(head, unit) makes what is then called for each token: (block, offset, value).
+template <uint32_t kTokens, class In, class StoreOf>
+__device__ __forceinline__ void move_units(const UnitWalk& w, const Slots& slots,
+                                           const StoreOf& store_of) {
+  const auto [token_tile, chunk] = w.chunks.divide(blockIdx.x);
+  const auto [row, lane] = w.lane_count.divide(threadIdx.x >> w.neighbours_log2);
+  const uint32_t in_step =
+      (row << w.neighbours_log2) + (threadIdx.x & ((uint32_t{1} << w.neighbours_log2) - 1));
+  const uint32_t column = chunk * w.lanes + lane;
+  if (in_step >= w.step_tokens || column >= w.columns || blockIdx.x >= w.tiles) return;
+  const int64_t first = uint64_t{token_tile} * (w.step_tokens * kTokens) + in_step;
+  const auto [head, unit] = w.units_per_head.divide(column);
+  const char* from = w.src + first * w.token_stride_bytes + head * w.head_stride_bytes +
+                     uint64_t{unit} * sizeof(In);
+  const int64_t* slot_of = slots.of_tokens + first;
+  In values[kTokens];
+  int64_t slot[kTokens];
+#pragma unroll
+  for (uint32_t j = 0; j < kTokens; ++j) {
+    slot[j] = -1;
+    if (first + j * w.step_tokens < slots.tokens) {
+      slot[j] = slot_of[j * w.step_tokens];
+      values[j] = *reinterpret_cast<const In*>(from + j * w.step_bytes);
+    }
+  }
+  const auto store = store_of(head, unit);
+#pragma unroll
+  for (uint32_t j = 0; j < kTokens; ++j) {
+    if (slots.is_written(slot[j])) {
+      const auto [block, offset] = slots.block_size.divide(slot[j]);
+      store(block, offset, values[j]);
+    } else if (w.reports && column == 0) {
+      slots.report(first + j * w.step_tokens, slot[j]);
+    }
+  }
+}
+
+// ---- launch
+
+struct UnitSource {
+  const char* src;
+  int64_t token_stride_bytes;
+  int64_t head_stride_bytes;
+  int64_t units_per_head;
+};
+
+// For blocks of so many threads, and tokens of a thread. A token of 2^31 units or more has too many
+// tiles to launch.
+inline UnitWalk unit_walk(const UnitSource& source, int64_t tokens, int64_t heads, int threads,
+                          int tokens_per_thread, int neighbours_log2) {
+  const int64_t columns = source.units_per_head * heads;
+  const int64_t room = threads >> neighbours_log2;
+  const int64_t chunks = columns > room ? (columns + room - 1) / room : 1;
+  const int64_t lanes = columns > 0 ? (columns + chunks - 1) / chunks : 1;
+  const int64_t step_tokens = room / lanes << neighbours_log2;
+  const int64_t tile_tokens = step_tokens * tokens_per_thread;
+  return {
+      .src = source.src,
+      .token_stride_bytes = source.token_stride_bytes,
+      .head_stride_bytes = source.head_stride_bytes,
+      .step_bytes = step_tokens * source.token_stride_bytes,
+      .tiles = columns > NarrowDivisor::kEnd - 1 ? INT64_MAX
+               : columns > 0                     ? (tokens + tile_tokens - 1) / tile_tokens * chunks
+                                                 : 0,
+      .columns = static_cast<uint32_t>(columns),
+      .step_tokens = static_cast<uint32_t>(step_tokens),
+      .lanes = static_cast<uint32_t>(lanes),
+      .neighbours_log2 = neighbours_log2,
+      .units_per_head = NarrowDivisor(source.units_per_head),
+      .chunks = NarrowDivisor(chunks),
+      .lane_count = NarrowDivisor(lanes),
+      .reports = false,
+  };
+}
+
+// A thread block for each tile of both sides, whose numbers of tiles may differ.
+template <class Writer>
+cudaError_t launch_tiles(void (*kernel)(Writer), const Writer& w, int64_t tiles, int threads,
+                         cudaStream_t stream) {
+  if (tiles == 0) return cudaSuccess;
+  if (tiles > INT32_MAX) return cudaErrorInvalidConfiguration;
+  const dim3 grid(static_cast<unsigned>(tiles), 2);
+  return launch_kernel(kernel, grid, static_cast<unsigned>(threads), stream, w);
+}
+
+// Launches a writer of two sides, which reports skipped slots once.
+template <class Writer>
+cudaError_t launch_both_sides(void (*kernel)(Writer), Writer& w, int threads, cudaStream_t stream) {
+  const int64_t tiles[2] = {w.sides[0].walk.tiles, w.sides[1].walk.tiles};
+  w.sides[tiles[0] > 0 ? 0 : 1].walk.reports = true;
+  return launch_tiles(kernel, w, std::max(tiles[0], tiles[1]), threads, stream);
+}
+
+}  // namespace kvops::kernels
