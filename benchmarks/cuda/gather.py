@@ -25,9 +25,14 @@ def rows() -> Iterator[Row]:
         for kind in ("auto", "fp8"):
             yield _dequant(Batch(lengths), kind, name, target, recorded)
         yield _copy(Batch(lengths), name, target, recorded)
-    yield _copy(Batch(mixed, page=64, starts=True), "200 x 30 to 6000, page 64, starts", 0.90, None)
-    yield _upconvert(Batch([8192] * 16, page=64), "16 x 8k", 0.90)
-    yield _indexer(Batch([8192] * 16, page=64), "16 x 8k", 0.90)
+    for page in (16, 64):
+        batch, name = Batch(mixed, page, starts=True), f"200 x 30 to 6000, page {page}, starts"
+        for kind in ("auto", "fp8"):
+            yield _dequant(batch, kind, name, 0.90, None)
+        yield _copy(batch, name, 0.90, None)
+    for lengths, name, target in (([8192] * 16, "16 x 8k", 0.90), ([16] * 16, "16 x 16", 0.75)):
+        yield _upconvert(Batch(lengths, page=64), name, target)
+        yield _indexer(Batch(lengths, page=64), name, target)
 
 
 @dataclass(frozen=True)
@@ -77,8 +82,9 @@ def _dequant(batch: Batch, kind: str, name: str, target: float, recorded: float 
         src = _cache(t["blocks"], batch, WIDTH, dtype)
         dst = torch.empty(batch.tokens, WIDTH, dtype=BF16, device=DEVICE)
         one = torch.ones(1, device=DEVICE)
+        tables = t["table"], t["cumulative"], t["request"]
         return lambda: kvops.gather_and_maybe_dequant_cache(
-            *(src, dst, t["table"], t["cumulative"], t["request"], batch.tokens, kind, one, None)
+            src, dst, *tables, batch.tokens, kind, one, t["starts"]
         )
 
     moved = batch.tokens * WIDTH * (dtype.itemsize + 2)

@@ -12,10 +12,8 @@ void cp_gather_and_upconvert_fp8_kv_cache(const Tensor& src_cache, Tensor& dst,
   const CpGatherAndUpconvertFp8KvCacheParams p = validate_cp_gather_and_upconvert_fp8_kv_cache(
       src_cache, dst, block_table, seq_lens, workspace_starts, batch_size);
   const CudaContext context("cp_gather_and_upconvert_fp8_kv_cache", src_cache);
-  check_tables(context, "workspace_starts", p.requests, p.requests.num_rows);
   context.check(kernels::launch_upconvert_rows(
-      gather_tables(context, "workspace_starts", p.requests, p.requests.num_rows), p.rows,
-      multiprocessors(context), context.stream()));
+      gather_call(context, "workspace_starts", p.requests, p.requests.num_rows), p.rows));
 }
 
 }  // namespace kvops::cuda

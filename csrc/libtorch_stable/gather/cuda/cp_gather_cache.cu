@@ -1,6 +1,6 @@
 // cp_gather_cache on CUDA: validate, launch.
 // Registered as kvops::cp_gather_cache for CUDA tensors.
-#include "gather/cuda/kernels/copy_rows.cuh"
+#include "gather/cuda/kernels/copy_rows.h"
 #include "gather/cuda/tables.h"
 #include "gather/ops.h"
 
@@ -12,10 +12,8 @@ void cp_gather_cache(const Tensor& src_cache, Tensor& dst, const Tensor& block_t
   const CpGatherCacheParams p =
       validate_cp_gather_cache(src_cache, dst, block_table, cu_seq_lens, batch_size, seq_starts);
   const CudaContext context("cp_gather_cache", src_cache);
-  check_tables(context, "cu_seq_lens", p.requests, p.requests.num_rows);
   context.check(kernels::launch_copy_rows(
-      gather_tables(context, "cu_seq_lens", p.requests, p.requests.num_rows), p.rows,
-      multiprocessors(context), context.stream()));
+      gather_call(context, "cu_seq_lens", p.requests, p.requests.num_rows), p.rows));
 }
 
 }  // namespace kvops::cuda

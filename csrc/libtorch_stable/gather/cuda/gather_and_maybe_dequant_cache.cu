@@ -1,7 +1,7 @@
 // gather_and_maybe_dequant_cache on CUDA: validate, dispatch by kind and dtype, launch.
 // Registered as kvops::gather_and_maybe_dequant_cache for CUDA tensors.
 // Instantiations: 2 fp8 kinds x 3 dtypes, packed or not = 12 kernels.
-#include "gather/cuda/kernels/copy_rows.cuh"
+#include "gather/cuda/kernels/copy_rows.h"
 #include "gather/cuda/kernels/dequantize_rows.cuh"
 #include "gather/cuda/tables.h"
 #include "gather/ops.h"
@@ -10,12 +10,10 @@ namespace kvops::cuda {
 namespace {
 
 template <class Fp8>
-cudaError_t dequantize(const GatherAndMaybeDequantCacheParams& p,
-                       const kernels::GatherTables& tables, int multiprocessors,
-                       cudaStream_t stream) {
+cudaError_t dequantize(const kernels::GatherCall& call, const GatherAndMaybeDequantCacheParams& p) {
   const auto launch = [&](auto element) {
-    return kernels::launch_dequantize_rows<Fp8, decltype(element)>(
-        tables, p.rows, p.row_elems, p.scale, multiprocessors, stream);
+    return kernels::launch_dequantize_rows<Fp8, decltype(element)>(call, p.rows, p.row_elems,
+                                                                   p.scale);
   };
   switch (p.dst_dtype) {
     case DType::kHalf:
@@ -37,16 +35,14 @@ void gather_and_maybe_dequant_cache(const Tensor& src_cache, Tensor& dst, const 
       src_cache, dst, block_table, cu_seq_lens, token_to_seq, num_tokens, kv_cache_dtype, scale,
       seq_starts);
   const CudaContext context("gather_and_maybe_dequant_cache", src_cache);
-  check_tables(context, "cu_seq_lens", p.requests, p.dst_rows, p.token_to_seq);
-  const kernels::GatherTables tables =
-      gather_tables(context, "cu_seq_lens", p.requests, p.dst_rows, p.token_to_seq);
-  const int count = multiprocessors(context);
+  const kernels::GatherCall call =
+      gather_call(context, "cu_seq_lens", p.requests, p.dst_rows, p.token_to_seq);
   if (p.kind == CacheKind::kAuto) {
-    context.check(kernels::launch_copy_rows(tables, p.rows, count, context.stream()));
+    context.check(kernels::launch_copy_rows(call, p.rows));
   } else if (p.kind == CacheKind::kFp8E4m3) {
-    context.check(dequantize<e4m3_t>(p, tables, count, context.stream()));
+    context.check(dequantize<e4m3_t>(call, p));
   } else {
-    context.check(dequantize<e5m2_t>(p, tables, count, context.stream()));
+    context.check(dequantize<e5m2_t>(call, p));
   }
 }
 

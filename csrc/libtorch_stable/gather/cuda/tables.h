@@ -1,4 +1,4 @@
-// What the CUDA gathers share on the host: tables for the kernel, checked mode, the device's size.
+// What the CUDA gathers share on the host: checked mode, and what every launch needs.
 // Used by the thin CUDA operators of this folder.
 #pragma once
 
@@ -11,21 +11,6 @@
 #include "gather/validate.h"
 
 namespace kvops::cuda {
-
-// `starts_name` is what the operator calls row_starts; token_to_seq may be null.
-inline kernels::GatherTables gather_tables(const CudaContext& context, const char* starts_name,
-                                           const PagedRequests& requests, int64_t dst_rows,
-                                           const int32_t* token_to_seq = nullptr) {
-  return {
-      .requests = requests,
-      .token_to_seq = token_to_seq,
-      .dst_rows = dst_rows,
-      .row_starts = context.skips(starts_name),
-      .seq_starts = context.skips("seq_starts"),
-      .block_table = context.skips("block_table"),
-      .token_to_seq_report = context.skips("token_to_seq"),
-  };
-}
 
 // In checked mode, raises for whatever the kernel would skip.
 inline void check_tables(const CudaContext& context, const char* starts_name,
@@ -53,6 +38,48 @@ inline int multiprocessors(const CudaContext& context) {
   context.check(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, context.device()),
                 "device query");
   return count;
+}
+
+// What every launch of this folder needs; in checked mode, after the tables were checked.
+// `starts_name` is what the operator calls row_starts; token_to_seq may be null.
+inline kernels::GatherCall gather_call(const CudaContext& context, const char* starts_name,
+                                       const PagedRequests& requests, int64_t dst_rows,
+                                       const int32_t* token_to_seq = nullptr) {
+  check_tables(context, starts_name, requests, dst_rows, token_to_seq);
+  int64_t positions = 0;
+  if (__builtin_mul_overflow(requests.max_blocks, requests.block_size, &positions)) {
+    positions = INT64_MAX;
+  }
+  const auto narrow = [](int64_t count) {
+    return static_cast<int32_t>(count < INT32_MAX ? count : INT32_MAX);
+  };
+  return {
+      .tables =
+          {
+              .row_starts = requests.row_starts,
+              .seq_starts = requests.seq_starts,
+              .token_to_seq = token_to_seq,
+              .block_table = requests.block_table,
+              .block_table_stride_elems = requests.block_table_stride_elems,
+              .positions = positions,
+              .block_size = kernels::Divisor(requests.block_size, positions),
+              .num_rows = narrow(requests.num_rows),
+              .num_row_starts = narrow(requests.num_row_starts),
+              .num_requests = narrow(requests.num_requests),
+              .num_blocks = narrow(requests.num_blocks),
+          },
+      .reports =
+          {
+              .dst_rows = dst_rows,
+              .max_blocks = requests.max_blocks,
+              .row_starts = context.skips(starts_name),
+              .seq_starts = context.skips("seq_starts"),
+              .block_table = context.skips("block_table"),
+              .token_to_seq = context.skips("token_to_seq"),
+          },
+      .multiprocessors = multiprocessors(context),
+      .stream = context.stream(),
+  };
 }
 
 }  // namespace kvops::cuda

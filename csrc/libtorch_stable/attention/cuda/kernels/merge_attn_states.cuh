@@ -45,7 +45,7 @@ __device__ __forceinline__ MergeWeights weigh(float prefix_lse, float suffix_lse
 struct MergeShape {
   Divisor heads;
   int64_t rows;
-  int lanes;  // of a group: a power of two, at most a warp
+  int log2_lanes;  // of a group: at most a warp
 };
 
 // What a lane has read of a row.
@@ -141,10 +141,11 @@ __global__ void __launch_bounds__(kMergeThreads, kMergeBlocks)
     merge_attn_states_kernel(const __grid_constant__ MergeAttnStatesParams p,
                              const __grid_constant__ MergeShape shape) {
   const float scale = p.output_scale != nullptr ? *p.output_scale : 1.0f;
-  const int lane = static_cast<int>(threadIdx.x) & (shape.lanes - 1);
-  const int64_t groups = kMergeThreads / shape.lanes;
-  const int64_t group = threadIdx.x / static_cast<unsigned>(shape.lanes);
-  const int64_t lanes_elems = static_cast<int64_t>(shape.lanes) * kCount;
+  const int lanes = 1 << shape.log2_lanes;
+  const int lane = static_cast<int>(threadIdx.x) & (lanes - 1);
+  const int64_t groups = kMergeThreads >> shape.log2_lanes;
+  const int64_t group = threadIdx.x >> shape.log2_lanes;
+  const int64_t lanes_elems = static_cast<int64_t>(lanes) * kCount;
   // The same for all threads of a block, so that whole warps meet below.
   for (int64_t base = blockIdx.x * groups; base < shape.rows; base += gridDim.x * groups) {
     const bool has_row = base + group < shape.rows;
@@ -185,22 +186,22 @@ __global__ void __launch_bounds__(kMergeThreads, kMergeBlocks)
   }
 }
 
-// Smallest power of two that is not less than `wanted`, at most a warp.
-inline int lanes_for(int64_t wanted) {
-  int lanes = 1;
-  while (lanes < wanted && lanes < 32) lanes *= 2;
-  return lanes;
+// Of the smallest power of two that is not less than `wanted`, at most a warp.
+inline int log2_lanes_for(int64_t wanted) {
+  int log2 = 0;
+  while ((1 << log2) < wanted && (1 << log2) < 32) ++log2;
+  return log2;
 }
 
 template <class T, class Out, int kCount>
 cudaError_t launch_merge_rows(const MergeAttnStatesParams& p, cudaStream_t stream) {
   const int64_t rows = p.num_tokens * p.num_heads;
-  const int lanes = lanes_for((p.head_size / kCount + kUnitsAtOnce - 1) / kUnitsAtOnce);
-  const int64_t block_rows = kMergeThreads / lanes;
+  const int log2_lanes = log2_lanes_for((p.head_size / kCount + kUnitsAtOnce - 1) / kUnitsAtOnce);
+  const int64_t block_rows = kMergeThreads >> log2_lanes;
   const int64_t wanted = (rows + block_rows - 1) / block_rows;
   const unsigned blocks = static_cast<unsigned>(wanted < INT32_MAX ? wanted : INT32_MAX);
   merge_attn_states_kernel<T, Out, kCount><<<blocks, kMergeThreads, 0, stream>>>(
-      p, MergeShape{.heads = Divisor(p.num_heads, rows), .rows = rows, .lanes = lanes});
+      p, MergeShape{.heads = Divisor(p.num_heads, rows), .rows = rows, .log2_lanes = log2_lanes});
   return cudaGetLastError();
 }
 

@@ -1,40 +1,22 @@
-// The mover that copies entries as they are.
-// Launched through launch_gather by cp_gather_cache and gather_and_maybe_dequant_cache.
-// Unit: the widest of 16, 4, 2 and 1 bytes that divides every pointer, stride and width.
+// The movers that copy entries as they are.
+// Launched through launch_gather: CopyRows by launch_copy_rows, CopyKeysAndScales by
+// cp_gather_indexer_k_quant_cache, whose keys and scales lie apart and go to two tensors.
 #pragma once
 
-#include "common/cuda/divisor.cuh"
+#include "common/cuda/vec.cuh"
 #include "gather/cuda/kernels/gather.cuh"
 
 namespace kvops::kernels {
 
-__device__ inline const char* entry_address(const EntryRows& r, const Entry& entry) {
+__device__ __forceinline__ const char* entry_address(const EntryRows& r, const Entry& entry) {
   return r.src + entry.block * r.block_stride_bytes + entry.offset * r.entry_stride_bytes;
 }
 
-template <class Unit>
-__device__ void copy_rows(const EntryRows& r, const Divisor& row_units, const Entry* entries,
-                          int64_t first_row, int rows) {
-  const auto at = [&](int64_t unit, int64_t& row) {
-    row = row_units.quotient(unit);
-    return row_units.remainder(unit, row) * static_cast<int64_t>(sizeof(Unit));
-  };
-  for_units<4, Unit>(
-      rows * (r.row_bytes / static_cast<int64_t>(sizeof(Unit))),
-      [&](int64_t unit) {
-        int64_t row = 0;
-        const int64_t byte = at(unit, row);
-        if (entries[row].block < 0) return Unit{};
-        return *reinterpret_cast<const Unit*>(entry_address(r, entries[row]) + byte);
-      },
-      [&](int64_t unit, const Unit& value) {
-        int64_t row = 0;
-        const int64_t byte = at(unit, row);
-        if (entries[row].block < 0) return;
-        *reinterpret_cast<Unit*>(r.dst + (first_row + row) * r.row_stride_bytes + byte) = value;
-      });
+__device__ __forceinline__ char* row_address(const EntryRows& r, int64_t row) {
+  return r.dst + row * r.row_stride_bytes;
 }
 
+// Bytes of the widest unit that divides every pointer, stride and width.
 inline int common_unit_bytes(const EntryRows& r) {
   const uint64_t all = reinterpret_cast<uint64_t>(r.src) | reinterpret_cast<uint64_t>(r.dst) |
                        static_cast<uint64_t>(r.block_stride_bytes | r.entry_stride_bytes |
@@ -45,35 +27,74 @@ inline int common_unit_bytes(const EntryRows& r) {
   return 1;
 }
 
-template <class Unit>
-struct CopyRows {
+// What movers have in common whose entries lie in one piece.
+struct EntryMover {
+  static constexpr int kParts = 1;
+
   EntryRows rows;
-  Divisor row_units;
+
+  __device__ static int part(int64_t) { return 0; }
+  __device__ const char* locate(const Entry& entry, int) const {
+    return entry_address(rows, entry);
+  }
+  __device__ static float scale() { return 1.0f; }
+};
+
+template <class Unit>
+struct CopyRows : EntryMover {
+  using Loaded = Unit;
+
+  int64_t columns;
 
   explicit CopyRows(const EntryRows& r)
-      : rows(r),
-        row_units(r.row_bytes / static_cast<int64_t>(sizeof(Unit)), kMaxChunkRows * r.row_bytes) {}
+      : EntryMover{r}, columns(r.row_bytes / static_cast<int64_t>(sizeof(Unit))) {}
 
-  __device__ void move(const Entry* entries, int64_t first_row, int count) const {
-    copy_rows<Unit>(rows, row_units, entries, first_row, count);
+  __device__ static Unit load(const char* entry, int64_t column) {
+    return reinterpret_cast<const Unit*>(entry)[column];
+  }
+  __device__ void store(int64_t row, int64_t column, const Unit& unit, float) const {
+    store_words(reinterpret_cast<Unit*>(row_address(rows, row)) + column, unit);
   }
 };
 
-inline cudaError_t launch_copy_rows(const GatherTables& tables, const EntryRows& rows,
-                                    int multiprocessors, cudaStream_t stream) {
-  const auto launch = [&](const auto& mover) {
-    return launch_gather(tables, mover, rows.row_bytes, multiprocessors, stream);
+// The first columns are the keys, the others the scales.
+template <class KeyUnit, class ScaleUnit>
+struct CopyKeysAndScales {
+  static constexpr int kParts = 2;
+  // One of them. Not in the same registers, or the load of one would wait for that of the other.
+  struct Loaded {
+    KeyUnit key;
+    ScaleUnit scale;
   };
-  switch (common_unit_bytes(rows)) {
-    case 16:
-      return launch(CopyRows<uint4>(rows));
-    case 4:
-      return launch(CopyRows<uint32_t>(rows));
-    case 2:
-      return launch(CopyRows<uint16_t>(rows));
-    default:
-      return launch(CopyRows<uint8_t>(rows));
+
+  CopyRows<KeyUnit> keys;
+  CopyRows<ScaleUnit> scales;
+  int64_t columns;
+
+  CopyKeysAndScales(const EntryRows& key_rows, const EntryRows& scale_rows)
+      : keys(key_rows), scales(scale_rows), columns(keys.columns + scales.columns) {}
+
+  __device__ int part(int64_t column) const { return column < keys.columns ? 0 : 1; }
+  __device__ const char* locate(const Entry& entry, int part) const {
+    return entry_address(part == 0 ? keys.rows : scales.rows, entry);
   }
-}
+  __device__ static float scale() { return 1.0f; }
+  __device__ Loaded load(const char* entry, int64_t column) const {
+    Loaded loaded;
+    if (part(column) == 0) {
+      loaded.key = keys.load(entry, column);
+    } else {
+      loaded.scale = scales.load(entry, column - keys.columns);
+    }
+    return loaded;
+  }
+  __device__ void store(int64_t row, int64_t column, const Loaded& loaded, float) const {
+    if (part(column) == 0) {
+      keys.store(row, column, loaded.key, 1.0f);
+    } else {
+      scales.store(row, column - keys.columns, loaded.scale, 1.0f);
+    }
+  }
+};
 
 }  // namespace kvops::kernels

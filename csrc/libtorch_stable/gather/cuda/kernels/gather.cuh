@@ -1,5 +1,7 @@
-// The gather kernel: blocks take chunks of rows; one thread per row finds its entry, then all
-// threads move the chunk's bytes as one flat list of units, several loads in flight each.
+// The gather kernel: a block takes a tile of neighbouring rows. Its first threads find the rows'
+// entries, one each; then every thread keeps a column of units and moves it for several rows at
+// once, all loads before the first store. Tiles are small and many: while blocks look up, others
+// move.
 // Launched by the thin operators with a Mover, which says what a unit is and how it is moved.
 #pragma once
 
@@ -12,67 +14,101 @@
 
 namespace kvops::kernels {
 
-inline constexpr int kGatherThreads = 256;
-inline constexpr int kMaxChunkRows = 256;
+inline constexpr int kMaxGatherThreads = 320;
+inline constexpr int kRowsAtOnce = 4;   // of a thread
+inline constexpr int kRounds = 2;       // of these, so that a block looks up once for many bytes
+inline constexpr int kWantedTiles = 8;  // for each multiprocessor, before they become large
+// Blocks that a multiprocessor has room for; Turing's ends at 1024 threads.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+inline constexpr int kGatherBlocks = 3;
+#else
+inline constexpr int kGatherBlocks = 4;
+#endif
 
-// Mover: `move(entries, first_row, rows)` is called by all threads of a block.
+// Mover: a row has `columns` units, in one part or two that lie apart; `part(column)` says which,
+// and `locate(entry, part)` where that part of an entry is. `load(entry_address, column)` reads a
+// unit, `store(row, column, loaded, scale)` writes what becomes of it; `scale()` is read once,
+// before anything is waited for. Blocks are (lanes, slots): a slot's lanes take the columns of a
+// row. A block has no fewer threads than its tile has rows, `tile_rows`.
 template <class Mover>
-__global__ void __launch_bounds__(kGatherThreads)
-    gather_kernel(const __grid_constant__ GatherTables tables, const __grid_constant__ Mover mover,
-                  int chunk_rows) {
-  __shared__ int32_t shared_starts[kSharedStarts];
-  __shared__ Entry entries[kMaxChunkRows];
-  const RowStarts starts = load_row_starts(tables, shared_starts);
-  if (blockIdx.x == 0) report_bad_starts(tables, starts.values);
-  const int64_t num_rows = tables.requests.num_rows;
-  const int64_t step = static_cast<int64_t>(gridDim.x) * chunk_rows;
-  for (int64_t first = static_cast<int64_t>(blockIdx.x) * chunk_rows; first < num_rows;
-       first += step) {
-    const int rows =
-        static_cast<int>(num_rows - first < chunk_rows ? num_rows - first : chunk_rows);
-    for (int i = threadIdx.x; i < rows; i += kGatherThreads) {
-      entries[i] = tables.token_to_seq != nullptr ? entry_by_token(tables, starts.values, first + i)
-                                                  : entry_by_starts(tables, starts, first + i);
-    }
-    __syncthreads();
-    mover.move(entries, first, rows);
-    __syncthreads();
+__global__ void __launch_bounds__(kMaxGatherThreads, kGatherBlocks)
+    gather_kernel(const __grid_constant__ GatherTables tables, int tile_rows,
+                  const __grid_constant__ Mover mover,
+                  const __grid_constant__ GatherReports reports) {
+  __shared__ SharedStarts shared;
+  __shared__ const char* found[Mover::kParts][kMaxGatherThreads];  // null: the row has no entry
+  const int thread = static_cast<int>(threadIdx.y * blockDim.x + threadIdx.x);
+  const int threads = static_cast<int>(blockDim.x * blockDim.y);
+  const int first = static_cast<int>(blockIdx.x) * tile_rows;
+  const bool has_row = thread < tile_rows && thread < tables.num_rows - first;
+  const bool by_token = tables.token_to_seq != nullptr && has_row;
+  const int32_t request = by_token ? tables.token_to_seq[first + thread] : -1;
+  const float scale = mover.scale();
+  const RowStarts starts = load_starts(tables, shared, thread, threads);
+  Entry entry = {-1, 0};
+  if (has_row) entry = find_entry(tables, starts, request, first + thread);
+#pragma unroll
+  for (int part = 0; part < Mover::kParts; ++part) {
+    found[part][thread] = entry.block >= 0 ? mover.locate(entry, part) : nullptr;
   }
+  __syncthreads();
+  const int slots = static_cast<int>(blockDim.y);
+#pragma unroll 1
+  for (int64_t column = threadIdx.x; column < mover.columns; column += blockDim.x) {
+    const int part = mover.part(column);
+#pragma unroll 1
+    for (int base = threadIdx.y; base < tile_rows; base += kRowsAtOnce * slots) {
+      const char* from[kRowsAtOnce];
+      typename Mover::Loaded values[kRowsAtOnce];
+#pragma unroll
+      for (int j = 0; j < kRowsAtOnce; ++j) {
+        const int row = base + j * slots;
+        from[j] = row < tile_rows ? found[part][row] : nullptr;
+      }
+#pragma unroll
+      for (int j = 0; j < kRowsAtOnce; ++j) {
+        if (from[j] == nullptr) continue;
+        // Else an address out of shared memory is taken for one of any memory.
+        __builtin_assume(__isGlobal(from[j]));
+        values[j] = mover.load(from[j], column);
+      }
+#pragma unroll
+      for (int j = 0; j < kRowsAtOnce; ++j) {
+        if (from[j] == nullptr) continue;
+        mover.store(first + base + j * slots, column, values[j], scale);
+      }
+    }
+  }
+  if (has_row && entry.block < 0) report_row(tables, reports, starts, first + thread);
+  if (blockIdx.x == 0) report_bad_starts(tables, reports, starts, thread, threads);
 }
 
-// Calls load(unit) then store(unit, value) for all units, kDepth loads at a time in flight.
-template <int kDepth, class Value, class Load, class Store>
-__device__ __forceinline__ void for_units(int64_t units, const Load& load, const Store& store) {
-  for (int64_t first = threadIdx.x; first < units; first += int64_t{kDepth} * kGatherThreads) {
-    Value values[kDepth];
-#pragma unroll
-    for (int i = 0; i < kDepth; ++i) {
-      const int64_t unit = first + i * kGatherThreads;
-      if (unit < units) values[i] = load(unit);
-    }
-#pragma unroll
-    for (int i = 0; i < kDepth; ++i) {
-      const int64_t unit = first + i * kGatherThreads;
-      if (unit < units) store(unit, values[i]);
-    }
+// Groups of lanes in a block, such that few threads of its warps are idle.
+inline int slots_for(int lanes) {
+  int best = 1;
+  const auto idle = [lanes](int slots) { return (32 - lanes * slots % 32) % 32; };
+  for (int slots = 1; slots * lanes <= kMaxGatherThreads; ++slots) {
+    if (idle(slots) * best <= idle(best) * slots) best = slots;
   }
+  return best;
 }
 
-// Chunks large enough to hide how their rows are found, small enough to occupy the device.
 template <class Mover>
-cudaError_t launch_gather(const GatherTables& tables, const Mover& mover, int64_t row_bytes,
-                          int multiprocessors, cudaStream_t stream) {
-  const int64_t num_rows = tables.requests.num_rows;
-  if (num_rows == 0 || row_bytes == 0) return cudaSuccess;
-  constexpr int64_t kChunkBytes = 24 << 10;
-  constexpr int kBlocksPerMultiprocessor = 8;
-  const int64_t most_blocks = static_cast<int64_t>(multiprocessors) * kBlocksPerMultiprocessor;
-  const int64_t spread = (num_rows + most_blocks - 1) / most_blocks;
-  const int64_t by_size = std::clamp<int64_t>(kChunkBytes / row_bytes, 1, kMaxChunkRows);
-  const int chunk_rows = static_cast<int>(std::min(spread, by_size));
-  const int64_t chunks = (num_rows + chunk_rows - 1) / chunk_rows;
-  const unsigned blocks = static_cast<unsigned>(std::min(chunks, most_blocks));
-  gather_kernel<Mover><<<blocks, kGatherThreads, 0, stream>>>(tables, mover, chunk_rows);
+cudaError_t launch_gather(const GatherCall& call, const Mover& mover) {
+  const int64_t num_rows = call.tables.num_rows;
+  if (num_rows == 0 || mover.columns == 0) return cudaSuccess;
+  const int lanes = static_cast<int>(std::min<int64_t>(mover.columns, kMaxGatherThreads));
+  // Few rows should still reach every multiprocessor.
+  const int64_t wanted_tiles = int64_t{kWantedTiles} * call.multiprocessors;
+  const int64_t spread = (num_rows + wanted_tiles - 1) / wanted_tiles;
+  const int slots = static_cast<int>(std::min<int64_t>(slots_for(lanes), spread));
+  const int most_rows = slots * std::min(kRowsAtOnce * kRounds, lanes);
+  const int tile_rows = static_cast<int>(std::min<int64_t>(most_rows, spread));
+  // No device has the memory for 2^31 tiles.
+  const int64_t tiles = (num_rows + tile_rows - 1) / tile_rows;
+  const dim3 threads(static_cast<unsigned>(lanes), static_cast<unsigned>(slots));
+  gather_kernel<<<static_cast<unsigned>(tiles), threads, 0, call.stream>>>(call.tables, tile_rows,
+                                                                           mover, call.reports);
   return cudaGetLastError();
 }
 

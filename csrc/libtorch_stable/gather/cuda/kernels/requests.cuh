@@ -1,23 +1,49 @@
 // Which entry of the paged cache a row of dst comes from: device side of PagedRequests.
 // Used by the gather kernel (gather.cuh), by one thread per row.
-// Table values are hostile until compared: int64 throughout, and what is wrong is reported.
+// Table values are hostile until compared. What is wrong is reported after the rows have moved, by
+// looking again: finding is short, and its instructions and constants are few.
 #pragma once
+
+#include <cuda_runtime_api.h>
 
 #include <cstdint>
 
+#include "common/cuda/divisor.cuh"
 #include "common/cuda/skipped.cuh"
 #include "gather/params.h"
 
 namespace kvops::kernels {
 
+// Requests, rows and blocks are numbered by int32 values, so what is beyond them does not exist.
 struct GatherTables {
-  PagedRequests requests;
+  const int32_t* row_starts;    // [num_row_starts]
+  const int32_t* seq_starts;    // [num_requests]; null: all 0
   const int32_t* token_to_seq;  // [num_rows], the request of each row; null: found by row_starts
-  int64_t dst_rows;             // row starts may be that much
+  const int32_t* block_table;   // [num_requests, max_blocks]
+  int64_t block_table_stride_elems;
+  int64_t positions;   // that a line of block_table has blocks for
+  Divisor block_size;  // of such a position
+  int32_t num_rows;
+  int32_t num_row_starts;
+  int32_t num_requests;
+  int32_t num_blocks;
+};
+
+struct GatherReports {
+  int64_t dst_rows;  // row starts may be that much
+  int64_t max_blocks;
   SkipReport row_starts;
   SkipReport seq_starts;
   SkipReport block_table;
-  SkipReport token_to_seq_report;
+  SkipReport token_to_seq;
+};
+
+// What every launch of a gather needs.
+struct GatherCall {
+  GatherTables tables;
+  GatherReports reports;
+  int multiprocessors;
+  cudaStream_t stream;
 };
 
 struct Entry {
@@ -25,143 +51,157 @@ struct Entry {
   int64_t offset;
 };
 
-// Up to so many row starts are kept in shared memory.
+// Up to so many row starts, and the sequence starts with them, are kept in shared memory.
 inline constexpr int kSharedStarts = 1024;
 
+struct SharedStarts {
+  int32_t rows[kSharedStarts];
+  int32_t sequences[kSharedStarts];
+};
+
+// In shared or in global memory.
 struct RowStarts {
-  const int32_t* values;  // in shared or in global memory
+  const int32_t* rows;
+  const int32_t* sequences;  // null: all 0
   bool ascending;
 };
 
-__device__ inline bool is_bad_start(const GatherTables& t, const int32_t* starts, int64_t i) {
-  return starts[i] < 0 || starts[i] > t.dst_rows || (i > 0 && starts[i] < starts[i - 1]);
-}
-
-// Reports the first bad row start and the first bad sequence start. Called by one whole block.
-__device__ inline void report_bad_starts(const GatherTables& t, const int32_t* starts) {
-  __shared__ unsigned long long first_bad[2];
-  if (threadIdx.x < 2) first_bad[threadIdx.x] = ~0ull;
-  __syncthreads();
-  for (int64_t i = threadIdx.x; i < t.requests.num_row_starts; i += blockDim.x) {
-    if (is_bad_start(t, starts, i)) atomicMin(&first_bad[0], static_cast<unsigned long long>(i));
-  }
-  if (t.requests.seq_starts != nullptr) {
-    for (int64_t i = threadIdx.x; i < t.requests.num_requests; i += blockDim.x) {
-      if (t.requests.seq_starts[i] < 0) {
-        atomicMin(&first_bad[1], static_cast<unsigned long long>(i));
-      }
-    }
-  }
-  __syncthreads();
-  if (threadIdx.x == 0) {
-    const int64_t row_start = static_cast<int64_t>(first_bad[0]);
-    const int64_t seq_start = static_cast<int64_t>(first_bad[1]);
-    if (row_start >= 0) report_skipped(t.row_starts, row_start, starts[row_start]);
-    if (seq_start >= 0) {
-      report_skipped(t.seq_starts, seq_start, t.requests.seq_starts[seq_start]);
-    }
-  }
-}
-
-// Called by a whole block. Ascending starts, the normal case, can be searched by halving.
-__device__ inline RowStarts load_row_starts(const GatherTables& t, int32_t* shared) {
-  const int64_t count = t.requests.num_row_starts;
-  const int32_t* values = t.requests.row_starts;
-  if (count <= kSharedStarts) {
-    for (int64_t i = threadIdx.x; i < count; i += blockDim.x) shared[i] = values[i];
-    __syncthreads();
-    values = shared;
-  }
+// Called by a whole block, which waits in here. Ascending starts, the normal case, can be searched
+// by halving.
+__device__ __forceinline__ RowStarts load_starts(const GatherTables& t, SharedStarts& shared,
+                                                 int thread, int threads) {
+  const bool is_shared = t.num_row_starts <= kSharedStarts;
+  const bool shares_sequences = is_shared && t.seq_starts != nullptr;
   bool descends = false;
-  for (int64_t i = threadIdx.x + 1; i < count; i += blockDim.x) {
-    descends |= values[i] < values[i - 1];
+#pragma unroll 1
+  for (int64_t i = thread; i < t.num_row_starts; i += threads) {
+    const int32_t start = t.row_starts[i];
+    const int32_t before = t.row_starts[i > 0 ? i - 1 : 0];
+    if (is_shared) shared.rows[i] = start;
+    if (shares_sequences && i < t.num_requests) shared.sequences[i] = t.seq_starts[i];
+    descends |= start < before;
   }
-  return {values, __syncthreads_or(descends) == 0};
+  const bool ascending = __syncthreads_or(descends) == 0;
+  return {is_shared ? shared.rows : t.row_starts,
+          shares_sequences ? shared.sequences : t.seq_starts, ascending};
 }
 
-__device__ inline bool owns_row(const PagedRequests& r, const int32_t* starts, int64_t request,
-                                int64_t row) {
-  const int64_t next = request + 1;
-  const int64_t end = next < r.num_row_starts ? starts[next] : r.num_rows;
-  return starts[request] <= row && row < end;
+__device__ __forceinline__ bool owns_row(const GatherTables& t, const RowStarts& starts,
+                                         int32_t request, int32_t row) {
+  const int32_t next = request + 1;
+  const int32_t end = next < t.num_row_starts ? starts.rows[next] : t.num_rows;
+  return starts.rows[request] <= row && row < end;
 }
 
-// The entry of a row that belongs to `request`.
-__device__ inline Entry entry_of(const GatherTables& t, const int32_t* starts, int64_t request,
-                                 int64_t row) {
-  const PagedRequests& r = t.requests;
-  const int64_t seq_start = r.seq_starts != nullptr ? r.seq_starts[request] : 0;
-  const int64_t position = row - starts[request] + seq_start;
-  if (position < 0 || r.block_size <= 0) return {-1, 0};
-  const bool narrow = (position | r.block_size) < (int64_t{1} << 31);
-  const int64_t page = narrow
-                           ? static_cast<uint32_t>(position) / static_cast<uint32_t>(r.block_size)
-                           : position / r.block_size;
-  if (page >= r.max_blocks) {
-    if (r.seq_starts != nullptr) {
-      report_skipped(t.seq_starts, request, seq_start);
-    } else {
-      const int64_t at = request + 1 < r.num_row_starts ? request + 1 : request;
-      report_skipped(t.row_starts, at, starts[at]);
-    }
-    return {-1, 0};
-  }
-  const int64_t block = r.block_table[request * r.block_table_stride_elems + page];
-  if (block < 0 || block >= r.num_blocks) {
-    report_skipped(t.block_table, request * r.max_blocks + page, block);
-    return {-1, 0};
-  }
-  return {block, position - page * r.block_size};
+__device__ __forceinline__ int64_t position_of(const RowStarts& starts, int32_t request,
+                                               int32_t row) {
+  const int64_t seq_start = starts.sequences != nullptr ? starts.sequences[request] : 0;
+  return seq_start + row - starts.rows[request];
 }
 
-// The last of the ascending starts that is not above `row`; -1 if all are.
-__device__ inline int64_t last_start_up_to(const int32_t* starts, int64_t count, int64_t row) {
-  int64_t low = 0;
-  int64_t high = count;
-  while (low < high) {
-    const int64_t middle = (low + high) / 2;
-    if (starts[middle] <= row) {
-      low = middle + 1;
-    } else {
-      high = middle;
-    }
+// The last of `count` ascending starts that is not above `row`; -1 if all are.
+__device__ __forceinline__ int32_t last_start_up_to(const int32_t* starts, int32_t count,
+                                                    int32_t row) {
+  int32_t low = 0;
+#pragma unroll 1
+  while (count > 0) {
+    const int32_t half = count / 2;
+    const bool is_later = starts[low + half] <= row;
+    low += is_later ? half + 1 : 0;
+    count = is_later ? count - half - 1 : half;
   }
   return low - 1;
 }
 
-__device__ inline Entry entry_by_starts(const GatherTables& t, const RowStarts& starts,
-                                        int64_t row) {
-  const PagedRequests& r = t.requests;
-  if (starts.ascending) {
-    const int64_t request = last_start_up_to(starts.values, r.num_row_starts, row);
-    if (request < 0 || request >= r.num_requests) return {-1, 0};
-    return entry_of(t, starts.values, request, row);
+// `request`: what token_to_seq says of the row, if there is one.
+__device__ __forceinline__ Entry find_entry(const GatherTables& t, const RowStarts& starts,
+                                            int32_t request, int32_t row) {
+  int32_t lowest = request;
+  if (t.token_to_seq == nullptr) {
+    // Hostile starts: several requests may claim a row. The last one that has an entry for it wins,
+    // as if they were gathered one after the other.
+    lowest = starts.ascending ? last_start_up_to(starts.rows, t.num_row_starts, row) : 0;
+    request = starts.ascending ? lowest : t.num_requests - 1;
   }
-  // Hostile: several requests may claim a row. The last one that has an entry for it wins, as if
-  // they were gathered one after the other.
-  for (int64_t request = r.num_requests - 1; request >= 0; --request) {
-    if (!owns_row(r, starts.values, request, row)) continue;
-    const Entry entry = entry_of(t, starts.values, request, row);
-    if (entry.block >= 0) return entry;
+  if (request >= t.num_requests) return {-1, 0};
+#pragma unroll 1
+  for (; request >= 0 && request >= lowest; --request) {
+    if (!owns_row(t, starts, request, row)) continue;
+    const int64_t position = position_of(starts, request, row);
+    if (position < 0 || position >= t.positions) continue;
+    const int64_t page = t.block_size.quotient(position);
+    const int32_t block = t.block_table[request * t.block_table_stride_elems + page];
+    if (block < 0 || block >= t.num_blocks) continue;
+    return {block, t.block_size.remainder(position, page)};
   }
   return {-1, 0};
 }
 
-__device__ inline Entry entry_by_token(const GatherTables& t, const int32_t* starts, int64_t row) {
-  const PagedRequests& r = t.requests;
-  const int64_t request = t.token_to_seq[row];
-  if (request < 0 || request >= r.num_requests) {
-    report_skipped(t.token_to_seq_report, row, request);
-    return {-1, 0};
+// Reports what keeps a row that belongs to `request` from having an entry.
+__device__ inline void report_request(const GatherTables& t, const GatherReports& reports,
+                                      const RowStarts& starts, int32_t request, int32_t row) {
+  const int64_t position = position_of(starts, request, row);
+  if (position < 0) return;
+  if (position < t.positions) {
+    const int64_t page = t.block_size.quotient(position);
+    const int32_t block = t.block_table[request * t.block_table_stride_elems + page];
+    if (block >= 0 && block < t.num_blocks) return;
+    report_skipped(reports.block_table, request * reports.max_blocks + page, block);
+  } else if (starts.sequences != nullptr) {
+    report_skipped(reports.seq_starts, request, starts.sequences[request]);
+  } else {
+    const int32_t end = request + 1 < t.num_row_starts ? request + 1 : request;
+    report_skipped(reports.row_starts, end, starts.rows[end]);
   }
-  if (!owns_row(r, starts, request, row)) {
-    // Rows of no request at all are padding.
-    if (row >= starts[0] && row < starts[r.num_requests]) {
-      report_skipped(t.token_to_seq_report, row, request);
+}
+
+// Reports whatever is wrong in the tables for a row without an entry.
+__device__ inline void report_row(const GatherTables& t, const GatherReports& reports,
+                                  const RowStarts& starts, int32_t row) {
+  if (t.token_to_seq == nullptr) {
+    const int32_t last = starts.ascending ? last_start_up_to(starts.rows, t.num_row_starts, row)
+                                          : t.num_requests - 1;
+    const int32_t first = starts.ascending && last >= 0 ? last : 0;
+#pragma unroll 1
+    for (int32_t request = first; request <= last && request < t.num_requests; ++request) {
+      if (owns_row(t, starts, request, row)) report_request(t, reports, starts, request, row);
     }
-    return {-1, 0};
+    return;
   }
-  return entry_of(t, starts, request, row);
+  const int32_t request = t.token_to_seq[row];
+  const bool exists = request >= 0 && request < t.num_requests;
+  if (exists && owns_row(t, starts, request, row)) {
+    report_request(t, reports, starts, request, row);
+  } else if (!exists || (row >= starts.rows[0] && row < starts.rows[t.num_requests])) {
+    // Rows of no request at all are padding.
+    report_skipped(reports.token_to_seq, row, request);
+  }
+}
+
+// Reports the first bad row start and the first bad sequence start. Called by one whole block.
+__device__ inline void report_bad_starts(const GatherTables& t, const GatherReports& reports,
+                                         const RowStarts& starts, int thread, int threads) {
+  __shared__ int first_bad[2];
+  if (thread == 0) first_bad[0] = first_bad[1] = INT32_MAX;
+  __syncthreads();
+#pragma unroll 1
+  for (int64_t i = thread; i < t.num_row_starts; i += threads) {
+    const int32_t start = starts.rows[i];
+    if (start < 0 || start > reports.dst_rows || (i > 0 && start < starts.rows[i - 1])) {
+      atomicMin(&first_bad[0], static_cast<int>(i));
+    }
+    if (starts.sequences != nullptr && i < t.num_requests && starts.sequences[i] < 0) {
+      atomicMin(&first_bad[1], static_cast<int>(i));
+    }
+  }
+  __syncthreads();
+  if (thread != 0) return;
+  const int row_start = first_bad[0];
+  const int seq_start = first_bad[1];
+  if (row_start != INT32_MAX) report_skipped(reports.row_starts, row_start, starts.rows[row_start]);
+  if (seq_start != INT32_MAX) {
+    report_skipped(reports.seq_starts, seq_start, starts.sequences[seq_start]);
+  }
 }
 
 }  // namespace kvops::kernels

@@ -1,98 +1,71 @@
 // The mover that turns fp8_ds_mla entries into rows of bfloat16.
 // Launched through launch_gather by cp_gather_and_upconvert_fp8_kv_cache.
+// A unit is 16 bytes of a row: 8 latent elements with the scale of their tile, or 8 rope elements
+// as they are. Entries may lie at any address; wide accesses where they allow it.
 #pragma once
 
-#include "gather/cuda/kernels/dequantize_rows.cuh"
+#include "gather/cuda/kernels/copy_rows.cuh"
+#include "gather/cuda/kernels/widen_fp8.cuh"
 
 namespace kvops::kernels {
 
-// fp8_ds_mla entries: 32 packs of latent elements, each with the scale of its tile, then the rope
-// elements as they are. Entries may lie at any address; 16-byte loads where they allow it.
 template <bool kAligned>
-struct UpconvertRows {
-  static constexpr int64_t kLatentUnits = kDsMlaLatentElems / kPackElems;
-  static constexpr int64_t kRopeUnits = kDsMlaRopeElems * 2 / 16;
-  static constexpr int64_t kUnits = kLatentUnits + kRopeUnits;
+struct UpconvertRows : EntryMover {
+  static constexpr int64_t kUnitElems = 8;
+  static constexpr int64_t kLatentColumns = kDsMlaLatentElems / kUnitElems;
+  static constexpr int64_t columns = kDsMlaRowElems / kUnitElems;
 
-  EntryRows rows;
-
+  // Two loads for either kind, so that none waits for another to the same registers.
   struct Loaded {
-    uint4 bytes;
-    float scale;
+    uint2 first;   // latent elements, or half of the rope elements
+    uint2 second;  // the scales of two tiles, or the other half
   };
 
-  static __device__ uint4 load_16_bytes(const char* from) {
+  template <class Word>
+  static __device__ Word load_word(const char* from) {
     if constexpr (kAligned) {
-      return *reinterpret_cast<const uint4*>(from);
+      return *reinterpret_cast<const Word*>(from);
     } else {
-      uint4 result;
-      char* to = reinterpret_cast<char*>(&result);
-      for (int i = 0; i < 16; ++i) to[i] = from[i];
-      return result;
-    }
-  }
-
-  static __device__ void store_16_bytes(char* to, const uint4& value) {
-    if constexpr (kAligned) {
-      *reinterpret_cast<uint4*>(to) = value;
-    } else {
-      const uint16_t* from = reinterpret_cast<const uint16_t*>(&value);
-      for (int i = 0; i < 8; ++i) reinterpret_cast<uint16_t*>(to)[i] = from[i];
-    }
-  }
-
-  static __device__ float load_scale(const char* from) {
-    if constexpr (kAligned) {
-      return *reinterpret_cast<const float*>(from);
-    } else {
-      float result;
-      for (int i = 0; i < 4; ++i) reinterpret_cast<char*>(&result)[i] = from[i];
-      return result;
-    }
-  }
-
-  __device__ void move(const Entry* entries, int64_t first_row, int count) const {
-    const auto source = [&](int64_t index) {
-      const int64_t row = index / kUnits;
-      const int64_t unit = index % kUnits;
-      if (entries[row].block < 0) return Loaded{};
-      const char* entry = entry_address(rows, entries[row]);
-      if (unit >= kLatentUnits) {
-        return Loaded{load_16_bytes(entry + kDsMlaRopeByte + (unit - kLatentUnits) * 16), 0.0f};
+      Word word;
+      for (int i = 0; i < static_cast<int>(sizeof(Word)); ++i) {
+        reinterpret_cast<char*>(&word)[i] = from[i];
       }
-      const int64_t tile = unit * kPackElems / kTileElems;
-      return Loaded{load_16_bytes(entry + unit * kPackElems),
-                    load_scale(entry + kDsMlaScalesByte + tile * 4)};
-    };
-    const auto store = [&](int64_t index, const Loaded& loaded) {
-      const int64_t row = index / kUnits;
-      const int64_t unit = index % kUnits;
-      if (entries[row].block < 0) return;
-      char* to = rows.dst + (first_row + row) * rows.row_stride_bytes;
-      if (unit >= kLatentUnits) {
-        store_16_bytes(to + kDsMlaLatentElems * 2 + (unit - kLatentUnits) * 16, loaded.bytes);
-        return;
-      }
-      Pack<bfloat16_t> pack;
-      scale_pack<e4m3_t>(loaded.bytes, loaded.scale, pack);
-      const uint4* halves = reinterpret_cast<const uint4*>(&pack);
-      store_16_bytes(to + unit * kPackElems * 2, halves[0]);
-      store_16_bytes(to + unit * kPackElems * 2 + 16, halves[1]);
-    };
-    for_units<4, Loaded>(count * kUnits, source, store);
+      return word;
+    }
+  }
+
+  __device__ static bool is_rope(int64_t column) { return column >= kLatentColumns; }
+  __device__ static int64_t tile(int64_t column) { return column * kUnitElems / kTileElems; }
+
+  __device__ static Loaded load(const char* entry, int64_t column) {
+    const int64_t rope_byte = kDsMlaRopeByte + (column - kLatentColumns) * 16;
+    const int64_t scales_byte = kDsMlaScalesByte + tile(column) / 2 * 8;
+    return {load_word<uint2>(entry + (is_rope(column) ? rope_byte : column * kUnitElems)),
+            load_word<uint2>(entry + (is_rope(column) ? rope_byte + 8 : scales_byte))};
+  }
+  __device__ void store(int64_t row, int64_t column, const Loaded& loaded, float) const {
+    const uint32_t scale = tile(column) % 2 == 0 ? loaded.second.x : loaded.second.y;
+    const uint4 words =
+        is_rope(column) ? uint4{loaded.first.x, loaded.first.y, loaded.second.x, loaded.second.y}
+                        : widen_scaled<e4m3_t>(loaded.first, __uint_as_float(scale), bfloat16_t{});
+    char* const to = row_address(rows, row) + column * 16;
+    if constexpr (kAligned) {
+      store_words(reinterpret_cast<uint4*>(to), words);
+    } else {
+      const auto elems = __builtin_bit_cast(Vec<uint16_t, 8>, words);
+      for (int i = 0; i < 8; ++i) reinterpret_cast<uint16_t*>(to)[i] = elems.elems[i];
+    }
   }
 };
 
-inline cudaError_t launch_upconvert_rows(const GatherTables& tables, const EntryRows& rows,
-                                         int multiprocessors, cudaStream_t stream) {
+inline cudaError_t launch_upconvert_rows(const GatherCall& call, const EntryRows& rows) {
   const uint64_t all = reinterpret_cast<uint64_t>(rows.src) | reinterpret_cast<uint64_t>(rows.dst) |
                        static_cast<uint64_t>(rows.block_stride_bytes | rows.entry_stride_bytes |
                                              rows.row_stride_bytes);
   if (all % 16 == 0) {
-    return launch_gather(tables, UpconvertRows<true>{rows}, rows.row_bytes, multiprocessors,
-                         stream);
+    return launch_gather(call, UpconvertRows<true>{{rows}});
   }
-  return launch_gather(tables, UpconvertRows<false>{rows}, rows.row_bytes, multiprocessors, stream);
+  return launch_gather(call, UpconvertRows<false>{{rows}});
 }
 
 }  // namespace kvops::kernels
