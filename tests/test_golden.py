@@ -27,10 +27,9 @@ def check(call: GoldenCall, operator: Callable[..., None], device: str) -> None:
 
 def test_every_recorded_call_is_here() -> None:
     assert len(CALLS) == 152
-    assert {call.op for call in load_calls()} == set(REFERENCE) - {
-        "swap_blocks",
-        "swap_blocks_batch",
-    }
+    # vLLM's operators; of copies between addresses there is nothing to record.
+    unrecorded = {name for name in REFERENCE if name.startswith(("swap_blocks", "transfer_"))}
+    assert {call.op for call in load_calls()} == set(REFERENCE) - unrecorded
 
 
 @pytest.mark.parametrize("call", CALLS)
