@@ -198,12 +198,18 @@ def _cuda_table(detailed: bool) -> str:
         for row in timings:
             if detailed or row["name"] in CUDA_SUMMARY:
                 lines.append("| " + " | ".join(_cuda_cells(prefix, row, detailed)) + " |")
+    later = [
+        f" Rows with a * were measured at commit {commit}: copy"
+        f" {run['rates']['copy_gb_per_second']:.0f} GB/s, call floor"
+        f" {run['rates']['floor_seconds'] * 1e6:.1f} us; {run['note']}."
+        for commit, run in recorded.get("later", {}).items()
+    ]
     lines += [
         "",
         f"{where['gpu']}, driver {where['driver']}, torch {where['torch']}; copy"
         f" {rates['copy_gb_per_second']:.0f} GB/s (read + written), call floor"
         f" {rates['floor_seconds'] * 1e6:.1f} us; commit {where['commit']};"
-        f" `{where['command']}`.",
+        f" `{where['command']}`." + "".join(later),
     ]
     return "\n".join(lines)
 
@@ -311,8 +317,11 @@ def cuda_swap_more() -> str:
 
 
 def _cuda_cells(prefix: str, row: dict[str, Any], detailed: bool) -> list[str]:
+    name = (
+        prefix.replace("v2", "v1") + row["name"] if ", v1" in row["name"] else prefix + row["name"]
+    )
     cells = [
-        prefix.replace("v2", "v1") + row["name"] if ", v1" in row["name"] else prefix + row["name"],
+        prefix + row["name"] + (" *" if "commit" in row else ""),
         f"{row['seconds'] * 1e6:.1f}",
         f"{row['attainable_seconds'] * 1e6:.1f}",
         f"{row['gb_per_second']:.0f}",
