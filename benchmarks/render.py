@@ -317,9 +317,8 @@ def cuda_swap_more() -> str:
 
 
 def _cuda_cells(prefix: str, row: dict[str, Any], detailed: bool) -> list[str]:
-    name = (
-        prefix.replace("v2", "v1") + row["name"] if ", v1" in row["name"] else prefix + row["name"]
-    )
+    if ", v1" in row["name"]:
+        prefix = prefix.replace("v2", "v1")
     cells = [
         prefix + row["name"] + (" *" if "commit" in row else ""),
         f"{row['seconds'] * 1e6:.1f}",
