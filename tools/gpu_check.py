@@ -55,6 +55,7 @@ class PytestPart:
     paths: tuple[str, ...]
     without: tuple[str, ...] = ()
     workers: str = "auto"
+    test_seconds: int = 600  # a test that takes longer has failed
 
     def files(self, shard: str | None) -> list[Path]:
         """The test files; `shard` "i/n" is the i-th of n parts, by every n-th file."""
@@ -87,7 +88,7 @@ _APART = (
 _EVERY, _PLANTED = "tests/cuda/every_kernel.py", "tests/cuda/planted_errors.py"
 PARTS: dict[str, PytestPart | SanitizerPart] = {
     "golden": PytestPart(("tests/test_golden.py",)),
-    "suite": PytestPart(("tests",), without=_APART),
+    "suite": PytestPart(("tests",), without=_APART, test_seconds=120),
     "random": PytestPart(("tests/cuda/test_cpu_cuda_agree.py",)),
     "large": PytestPart(("tests/cuda/test_large_offsets.py",), workers="2"),
     "grids": PytestPart(
@@ -230,6 +231,11 @@ def run_tests(
     report.unlink(missing_ok=True)
     command = [sys.executable, "-m", "pytest", "-q", "-n", part.workers, "-p", "no:cacheprovider"]
     command += ["--maxfail=200", "--tb=short", f"--rootdir={ROOT}", f"-c{ROOT / 'pyproject.toml'}"]
+    # Where a test hangs pytest shows by itself. pytest-timeout, if it is installed, ends the test:
+    # by its thread, because no signal gets through to Python while native code waits for a GPU.
+    for setting in ("faulthandler_timeout", "timeout"):
+        command += ["-o", f"{setting}={part.test_seconds}"]
+    command += ["-o", "timeout_method=thread"]
     command += [f"--junitxml={report}", *options, *map(str, part.files(shard))]
     code, tail = run(command, folder, environ, timeout)
     counts = junit_counts(report) if report.exists() else {"error": "\n".join(tail)}

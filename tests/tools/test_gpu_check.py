@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import subprocess
 import sys
 import zipfile
@@ -140,6 +141,36 @@ def test_a_part_that_takes_too_long_has_failed(
         "import time\ndef test_it():\n    time.sleep(60)\n"
     )
     assert check(monkeypatch, wheel, "--part", "good", "--timeout", "3") == 1
+
+
+@pytest.mark.parametrize("plugin", ["timeout", "no:timeout"])
+def test_a_test_that_hangs_is_named(
+    plugin: str,
+    checkout: Path,
+    wheel: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """With pytest-timeout it fails and the others go on; without, pytest shows where it is."""
+    if plugin == "timeout":
+        pytest.importorskip("pytest_timeout")
+    out = tmp_path / "out.json"
+    (checkout / "tests" / "test_passing.py").write_text(
+        f"import time\n{PASSING}\ndef test_that_hangs():\n    time.sleep(60)\n"
+    )
+    part = PytestPart(("tests/test_passing.py",), workers="1", test_seconds=1)
+    monkeypatch.setitem(gpu_check.PARTS, "hangs", part)
+    options = ("--part", "hangs", "--json", out, "--timeout", "10", f"--pytest=-p{plugin}")
+    assert check(monkeypatch, wheel, *options) == 1
+    result = json.loads(out.read_text())["parts"]["hangs"]
+    if plugin == "timeout":
+        assert result["passed"] == 1
+        assert result["failures"] == ["tests.test_passing::test_that_hangs"]
+    else:
+        assert result["exit_code"] == -9
+        place = r"test_passing\.py.*\bline 6\b.* in test_that_hangs"
+        assert re.search(place, capfd.readouterr().out)
 
 
 def test_without_a_gpu_nothing_is_claimed(wheel: Path) -> None:
