@@ -5,10 +5,16 @@ from __future__ import annotations
 import os
 import secrets
 import zlib
+from collections.abc import Iterator
 
 # Read when torch loads OpenMP. Workers of pytest-xdist share the cores: a thread that has nothing
 # to do must not spin on one.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+# Where there is no network, no test waits for one: what needs it is skipped. (In CI there is one.)
+if not os.environ.get("CI"):
+    os.environ |= {"PIP_RETRIES": "0", "PIP_DEFAULT_TIMEOUT": "5"}
+    os.environ |= {"RES_OPTIONS": "timeout:2 attempts:1"}  # how long names are looked up
 
 # Of tests whose inputs are new in every run, but in CI. Workers of pytest-xdist inherit it.
 os.environ.setdefault("KVOPS_SEED", "0" if os.environ.get("CI") else str(secrets.randbelow(2**32)))
@@ -18,6 +24,7 @@ import pytest
 import torch
 
 import kvops
+from devices import wait_for_gpu
 from golden_calls import GoldenCall
 from registry import OpCase
 
@@ -42,6 +49,13 @@ def pytest_report_header(config: pytest.Config) -> str:
 def _seed(request: pytest.FixtureRequest) -> None:
     """The same random numbers in every run of a test, whichever tests ran before it."""
     torch.manual_seed(zlib.crc32(request.node.nodeid.encode()))
+
+
+@pytest.fixture(autouse=True)
+def _nothing_under_way() -> Iterator[None]:
+    """Pinned memory that a test gives back is soon another's: no copy may still be using it."""
+    yield
+    wait_for_gpu()
 
 
 def _operator_under_test(request: pytest.FixtureRequest) -> str | None:

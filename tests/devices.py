@@ -29,3 +29,9 @@ DEVICES = [pytest.param("cpu", id="cpu"), *CUDA]
 needs_two_gpus = pytest.mark.skipif(
     torch.cuda.device_count() < 2, reason="this machine has fewer than two CUDA devices"
 )
+
+
+def wait_for_gpu() -> None:
+    """Before host memory is read, or given back: a GPU may still be writing to it."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()

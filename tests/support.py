@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 import kvops
+from devices import wait_for_gpu
 from kvops._native import OPERATORS
 from kvops.reference import REFERENCE
 from registry import Args, OpCase, Sample, all_cases, entry_name, passed
@@ -52,6 +53,7 @@ class _Buffer:
 
     def bytes(self) -> Tensor:
         """uint8 on the CPU: the bytes as they are now; none if a test has freed them."""
+        wait_for_gpu()
         return self.content.cpu() if has_memory(self.content) else torch.empty(0, dtype=torch.uint8)
 
     def holds_output(self) -> bool:
@@ -186,8 +188,7 @@ def reference_outcome(call: Call) -> Call:
 
 def assert_same_outcome(actual: Call, expected: Call) -> None:
     """Outputs agree by the case's rule, and every other byte of every buffer is equal."""
-    if torch.cuda.is_initialized():  # a copy into host memory may still be under way
-        torch.cuda.synchronize()
+    wait_for_gpu()
     case = actual.case
     for name, tensor in actual.outputs().items():
         if entry_name(name) not in case.scratch:

@@ -38,15 +38,18 @@ def _forget_compiled_code() -> Iterator[None]:
     torch._dynamo.reset()
 
 
-def program(operator: Callable[..., None], outputs: tuple[str, ...]) -> Program:
-    """Writes every tensor, calls the operator, reads what it wrote."""
+def program(operator: Callable[..., None], outputs: tuple[str, ...], device: str) -> Program:
+    """Writes every tensor, calls the operator, reads what it wrote on the device.
+
+    What a GPU writes into host memory is there when the stream has come to it, not sooner.
+    """
 
     def run(args: Args, contents: dict[str, Tensor]) -> list[Tensor]:
         for name, content in contents.items():
             args[name].copy_(content)
         operator(*passed(args).values())
-        written = [name for name in args if entry_name(name) in outputs]
-        return [args[name].clone() for name in written if args[name] is not None]
+        written = [args[name] for name in args if entry_name(name) in outputs]
+        return [t.clone() for t in written if t is not None and t.device.type == device]
 
     return run
 
@@ -64,7 +67,7 @@ def run_on_fresh_arguments(run: Program, case: OpCase, sample: Sample, device: s
 
 def check(operator: Callable[..., None], case: OpCase, samples: list[Sample], device: str, **how):
     """Compile once, run on every sample, compare with eager mode."""
-    run = program(operator, case.outputs)
+    run = program(operator, case.outputs, device)
     compiled = torch.compile(run, fullgraph=True, **how)
     for sample in samples:
         expected = run_on_fresh_arguments(run, case, sample, device)
