@@ -1,7 +1,8 @@
 """Copies of what tokens have in a KV cache between pools of different layouts, item by item.
 
 An item is what one token has in one layer of K, of V, or of an MLA cache. Items whose source or
-target token is out of range are not copied.
+target token is out of range are not copied. Arguments are those of :mod:`kvops.transfer`, all on
+the CPU; `block_quota` and `num_warps_per_block` are without effect.
 
 Source: SGLang ``sgl_kernel`` (``kvcacheio/transfer.cu``). Differences: upper bounds of indices are
 looked at wherever a tensor says them, and page-first direct forms look at every index.
@@ -10,10 +11,13 @@ looked at wherever a tensor says them, and page-first direct forms look at every
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import product
 
 from torch import Tensor
+
+# ---- kernel forms
 
 
 def transfer_kv_per_layer(
@@ -27,24 +31,15 @@ def transfer_kv_per_layer(
     block_quota: int,
     num_warps_per_block: int,
 ) -> None:
-    """Copies items of one layer, K and V, between layer-first pools.
-
-    Args:
-        src_k: dense CPU tensor of [tokens, item] bytes.
-        dst_k: likewise. Mutated.
-        src_v: likewise.
-        dst_v: likewise. Mutated.
-        src_indices: int64 CPU [num_items].
-        dst_indices: int64 CPU [num_items].
-        item_size: bytes of an item.
-        block_quota: without effect.
-        num_warps_per_block: without effect.
-    """
+    """K and V of one layer, both sides [tokens, item] bytes."""
     del block_quota, num_warps_per_block
-    limits = _tokens([src_k, src_v], item_size), _tokens([dst_k, dst_v], item_size)
-    for src, dst in ((src_k, dst_k), (src_v, dst_v)):
-        for s, d in _items(src_indices, dst_indices, limits):
-            _copy(src.data_ptr() + s * item_size, dst.data_ptr() + d * item_size, item_size)
+    _copy_items(
+        _layer_first([src_k, src_v], item_size),
+        _layer_first([dst_k, dst_v], item_size),
+        (src_indices, dst_indices),
+        [0],
+        item_size,
+    )
 
 
 def transfer_kv_per_layer_mla(
@@ -58,9 +53,13 @@ def transfer_kv_per_layer_mla(
 ) -> None:
     """The same for the one pool of an MLA cache."""
     del block_quota, num_warps_per_block
-    limits = _tokens([src], item_size), _tokens([dst], item_size)
-    for s, d in _items(src_indices, dst_indices, limits):
-        _copy(src.data_ptr() + s * item_size, dst.data_ptr() + d * item_size, item_size)
+    _copy_items(
+        _layer_first([src], item_size),
+        _layer_first([dst], item_size),
+        (src_indices, dst_indices),
+        [0],
+        item_size,
+    )
 
 
 def transfer_kv_per_layer_pf_lf(
@@ -76,13 +75,15 @@ def transfer_kv_per_layer_pf_lf(
     block_quota: int,
     num_warps_per_block: int,
 ) -> None:
-    """Copies items of one layer, K and V, from [tokens, layers, item] to [tokens, item] bytes."""
+    """K and V of one layer, from [tokens, layers, item] to [tokens, item] bytes."""
     del block_quota, num_warps_per_block
-    limits = _tokens([src_k, src_v], src_layout_dim), _tokens([dst_k, dst_v], item_size)
-    for src, dst in ((src_k, dst_k), (src_v, dst_v)):
-        for s, d in _items(src_indices, dst_indices, limits):
-            source = src.data_ptr() + s * src_layout_dim + layer_id * item_size
-            _copy(source, dst.data_ptr() + d * item_size, item_size)
+    _copy_items(
+        _page_first([src_k, src_v], item_size, src_layout_dim),
+        _layer_first([dst_k, dst_v], item_size),
+        (src_indices, dst_indices),
+        [layer_id],
+        item_size,
+    )
 
 
 def transfer_kv_per_layer_mla_pf_lf(
@@ -98,10 +99,13 @@ def transfer_kv_per_layer_mla_pf_lf(
 ) -> None:
     """The same for the one pool of an MLA cache."""
     del block_quota, num_warps_per_block
-    limits = _tokens([src], src_layout_dim), _tokens([dst], item_size)
-    for s, d in _items(src_indices, dst_indices, limits):
-        source = src.data_ptr() + s * src_layout_dim + layer_id * item_size
-        _copy(source, dst.data_ptr() + d * item_size, item_size)
+    _copy_items(
+        _page_first([src], item_size, src_layout_dim),
+        _layer_first([dst], item_size),
+        (src_indices, dst_indices),
+        [layer_id],
+        item_size,
+    )
 
 
 def transfer_kv_per_layer_ph_lf(
@@ -119,33 +123,16 @@ def transfer_kv_per_layer_ph_lf(
     block_quota: int,
     num_warps_per_block: int,
 ) -> None:
-    """Copies items of one layer, K and V, from page-head to layer-first pools.
-
-    Args:
-        src_k: dense CPU tensor of [pages, heads, page_size, layers, head] bytes.
-        dst_k: dense CPU tensor of [tokens, heads, head] bytes. Mutated.
-        src_v: as src_k.
-        dst_v: as dst_k. Mutated.
-        src_indices: int64 CPU [num_items].
-        dst_indices: int64 CPU [num_items].
-        layer_id: of the source.
-        item_size: bytes of all heads.
-        src_layout_dim: bytes of a token, all layers and heads.
-        page_size: tokens of a page.
-        head_num: heads of an item.
-        block_quota: without effect.
-        num_warps_per_block: without effect.
-    """
+    """K and V of one layer, from [pages, heads, page_size, layers, head] to [tokens, item]."""
     del block_quota, num_warps_per_block
-    page_bytes, head = page_size * src_layout_dim, item_size // head_num
-    pages = _tokens([src_k, src_v], page_bytes)
-    limits = pages * page_size, _tokens([dst_k, dst_v], item_size)
-    shape = (pages, head_num, page_size, src_layout_dim // item_size, head)
-    for src, dst in ((src_k, dst_k), (src_v, dst_v)):
-        for s, d in _items(src_indices, dst_indices, limits):
-            for h in range(head_num):
-                place = _flat((s // page_size, h, s % page_size, layer_id, 0), shape)
-                _copy(src.data_ptr() + place, dst.data_ptr() + d * item_size + h * head, head)
+    _copy_items(
+        _page_head([src_k, src_v], item_size, src_layout_dim, page_size, head_num),
+        _layer_first([dst_k, dst_v], item_size, head_num),
+        (src_indices, dst_indices),
+        [layer_id],
+        item_size,
+        head_num,
+    )
 
 
 def transfer_kv_all_layer(
@@ -160,25 +147,15 @@ def transfer_kv_all_layer(
     block_quota: int,
     num_warps_per_block: int,
 ) -> None:
-    """Copies items of all layers, K and V, between layer-first pools given by their addresses.
-
-    Args:
-        src_k_layers: uint64 CPU [num_layers], addresses of [tokens, item] bytes on the CPU.
-        dst_k_layers: likewise; the memory behind it is mutated.
-        src_v_layers: likewise.
-        dst_v_layers: likewise; the memory behind it is mutated.
-        src_indices: int64 CPU [num_items].
-        dst_indices: int64 CPU [num_items].
-        item_size: bytes of an item.
-        num_layers: length of the tables.
-        block_quota: without effect.
-        num_warps_per_block: without effect.
-    """
-    for src, dst in ((src_k_layers, dst_k_layers), (src_v_layers, dst_v_layers)):
-        transfer_kv_all_layer_mla(
-            *(src, dst, src_indices, dst_indices, item_size, num_layers),
-            *(block_quota, num_warps_per_block),
-        )
+    """K and V of all layers, addresses of [tokens, item] bytes on both sides."""
+    del block_quota, num_warps_per_block
+    _copy_items(
+        _tables([src_k_layers, src_v_layers], item_size),
+        _tables([dst_k_layers, dst_v_layers], item_size),
+        (src_indices, dst_indices),
+        range(num_layers),
+        item_size,
+    )
 
 
 def transfer_kv_all_layer_mla(
@@ -193,10 +170,13 @@ def transfer_kv_all_layer_mla(
 ) -> None:
     """The same for the one pool of an MLA cache."""
     del block_quota, num_warps_per_block
-    for layer in range(num_layers):
-        for s, d in _items(src_indices, dst_indices, (None, None)):
-            source = _address(src_layers, layer) + s * item_size
-            _copy(source, _address(dst_layers, layer) + d * item_size, item_size)
+    _copy_items(
+        _tables([src_layers], item_size),
+        _tables([dst_layers], item_size),
+        (src_indices, dst_indices),
+        range(num_layers),
+        item_size,
+    )
 
 
 def transfer_kv_all_layer_lf_pf(
@@ -212,14 +192,15 @@ def transfer_kv_all_layer_lf_pf(
     block_quota: int,
     num_warps_per_block: int,
 ) -> None:
-    """Copies items of all layers, K and V, to pools of [tokens, layers, item] bytes."""
+    """K and V of all layers, from addresses to [tokens, layers, item] bytes."""
     del block_quota, num_warps_per_block
-    limits = None, _tokens([dst_k, dst_v], dst_layout_dim)
-    for src, dst in ((src_k_layers, dst_k), (src_v_layers, dst_v)):
-        for layer in range(num_layers):
-            for s, d in _items(src_indices, dst_indices, limits):
-                target = dst.data_ptr() + d * dst_layout_dim + layer * item_size
-                _copy(_address(src, layer) + s * item_size, target, item_size)
+    _copy_items(
+        _tables([src_k_layers, src_v_layers], item_size),
+        _page_first([dst_k, dst_v], item_size, dst_layout_dim),
+        (src_indices, dst_indices),
+        range(num_layers),
+        item_size,
+    )
 
 
 def transfer_kv_all_layer_mla_lf_pf(
@@ -235,11 +216,13 @@ def transfer_kv_all_layer_mla_lf_pf(
 ) -> None:
     """The same for the one pool of an MLA cache."""
     del block_quota, num_warps_per_block
-    limits = None, _tokens([dst], dst_layout_dim)
-    for layer in range(num_layers):
-        for s, d in _items(src_indices, dst_indices, limits):
-            target = dst.data_ptr() + d * dst_layout_dim + layer * item_size
-            _copy(_address(src_layers, layer) + s * item_size, target, item_size)
+    _copy_items(
+        _tables([src_layers], item_size),
+        _page_first([dst], item_size, dst_layout_dim),
+        (src_indices, dst_indices),
+        range(num_layers),
+        item_size,
+    )
 
 
 def transfer_kv_all_layer_lf_ph(
@@ -257,17 +240,78 @@ def transfer_kv_all_layer_lf_ph(
     block_quota: int,
     num_warps_per_block: int,
 ) -> None:
-    """Copies items of all layers to pools of [pages, heads, page_size, layers, head] bytes."""
+    """K and V of all layers, from addresses to [pages, heads, page_size, layers, head] bytes."""
     del block_quota, num_warps_per_block
-    page_bytes, head = page_size * dst_layout_dim, item_size // head_num
-    pages = _tokens([dst_k, dst_v], page_bytes)
-    shape = (pages, head_num, page_size, dst_layout_dim // item_size, head)
-    for src, dst in ((src_k_layers, dst_k), (src_v_layers, dst_v)):
-        for layer, h in product(range(num_layers), range(head_num)):
-            for s, d in _items(src_indices, dst_indices, (None, pages * page_size)):
-                place = _flat((d // page_size, h, d % page_size, layer, 0), shape)
-                source = _address(src, layer) + s * item_size + h * head
-                _copy(source, dst.data_ptr() + place, head)
+    _copy_items(
+        _tables([src_k_layers, src_v_layers], item_size, head_num),
+        _page_head([dst_k, dst_v], item_size, dst_layout_dim, page_size, head_num),
+        (src_indices, dst_indices),
+        range(num_layers),
+        item_size,
+        head_num,
+    )
+
+
+@dataclass(frozen=True)
+class _Side:
+    """The pools of one side. `place` is where a head of an item begins."""
+
+    parts: int  # K and V, or one
+    tokens: int | None  # in range; None: nobody knows
+    place: Callable[[int, int, int, int], int]  # part, layer, token, head -> address
+
+
+def _layer_first(pools: Sequence[Tensor], item_size: int, heads: int = 1) -> _Side:
+    """One layer, whichever it is."""
+
+    def place(part: int, layer: int, token: int, head: int) -> int:
+        return pools[part].data_ptr() + token * item_size + head * (item_size // heads)
+
+    return _Side(len(pools), _tokens(pools, item_size), place)
+
+
+def _tables(tables: Sequence[Tensor], item_size: int, heads: int = 1) -> _Side:
+    def place(part: int, layer: int, token: int, head: int) -> int:
+        return _address(tables[part], layer) + token * item_size + head * (item_size // heads)
+
+    return _Side(len(tables), None, place)
+
+
+def _page_first(pools: Sequence[Tensor], item_size: int, token_bytes: int) -> _Side:
+    def place(part: int, layer: int, token: int, head: int) -> int:
+        return pools[part].data_ptr() + token * token_bytes + layer * item_size
+
+    return _Side(len(pools), _tokens(pools, token_bytes), place)
+
+
+def _page_head(
+    pools: Sequence[Tensor], item_size: int, token_bytes: int, page_size: int, heads: int
+) -> _Side:
+    pages = _tokens(pools, page_size * token_bytes)
+    shape = (pages, heads, page_size, token_bytes // item_size, item_size // heads)
+
+    def place(part: int, layer: int, token: int, head: int) -> int:
+        page, offset = divmod(token, page_size)
+        return pools[part].data_ptr() + _flat((page, head, offset, layer, 0), shape)
+
+    return _Side(len(pools), pages * page_size, place)
+
+
+def _copy_items(
+    src: _Side,
+    dst: _Side,
+    indices: tuple[Tensor, Tensor],
+    layers: Sequence[int],
+    item_size: int,
+    heads: int = 1,
+) -> None:
+    for part, layer, head in product(range(src.parts), layers, range(heads)):
+        for s, d in _items(*indices, (src.tokens, dst.tokens)):
+            source, target = src.place(part, layer, s, head), dst.place(part, layer, d, head)
+            _copy(source, target, item_size // heads)
+
+
+# ---- direct forms
 
 
 def transfer_kv_direct(
@@ -277,15 +321,7 @@ def transfer_kv_direct(
     dst_indices: Tensor,
     page_size: int,
 ) -> None:
-    """Copies items of any number of layers between layer-first pools.
-
-    Args:
-        src_layers: CPU tensors [tokens, *item] with dense items.
-        dst_layers: CPU tensors [tokens, *item] with dense items. Mutated.
-        src_indices: int64 CPU [num_items].
-        dst_indices: int64 CPU [num_items].
-        page_size: without effect.
-    """
+    """Rows of any number of layers: [tokens, *item] on both sides."""
     del page_size
     limits = _least_rows(src_layers), _least_rows(dst_layers)
     for s, d in _items(src_indices, dst_indices, limits):
@@ -300,15 +336,7 @@ def transfer_embedding_ranges_direct(
     dst_starts: Sequence[int],
     lengths: Sequence[int],
 ) -> None:
-    """Copies rows ``src_starts[i] + k`` of ``src`` to rows ``dst_starts[i] + k`` of ``dst``.
-
-    Args:
-        src: CPU tensor [rows, *row] with dense rows.
-        dst: likewise. Mutated.
-        src_starts: first rows of ranges in ``src``.
-        dst_starts: first rows of ranges in ``dst``.
-        lengths: rows of each range.
-    """
+    """Rows ``src_starts[i] + k`` of ``src`` to rows ``dst_starts[i] + k`` of ``dst``."""
     for source, target, length in zip(src_starts, dst_starts, lengths, strict=True):
         for k in range(length):
             _copy_row(src[source + k], dst[target + k])
@@ -322,17 +350,7 @@ def transfer_kv_per_layer_direct_pf_lf(
     layer_id: int,
     page_size: int,
 ) -> None:
-    """Copies items of some layers from page-first pools to layer-first ones.
-
-    Args:
-        src_ptrs: one (MLA) or two (K, V) CPU tensors [pages, layers, page_size, *item].
-        dst_ptrs: CPU tensors [tokens, *item]: layers from ``layer_id`` on, of K, then of V.
-            Mutated.
-        src_indices: int64 CPU [num_items].
-        dst_indices: int64 CPU [num_items].
-        layer_id: the first layer.
-        page_size: tokens of a page.
-    """
+    """Layers from ``layer_id`` on, from [pages, layers, page_size, *item] to [tokens, *item]."""
     layers = len(dst_ptrs) // len(src_ptrs)
     limits = _least_rows(src_ptrs) * page_size, _least_rows(dst_ptrs)
     for s, d in _items(src_indices, dst_indices, limits):
@@ -348,21 +366,16 @@ def transfer_kv_all_layer_direct_lf_pf(
     dst_indices: Tensor,
     page_size: int,
 ) -> None:
-    """Copies items of all layers from layer-first pools to page-first ones.
-
-    Args:
-        src_ptrs: CPU tensors [tokens, *item]: layers 0, 1, ... of K, then of V.
-        dst_ptrs: one (MLA) or two (K, V) CPU tensors [pages, layers, page_size, *item]. Mutated.
-        src_indices: int64 CPU [num_items].
-        dst_indices: int64 CPU [num_items].
-        page_size: tokens of a page.
-    """
+    """All layers, from [tokens, *item] to [pages, layers, page_size, *item]."""
     layers = len(src_ptrs) // len(dst_ptrs)
     limits = _least_rows(src_ptrs), _least_rows(dst_ptrs) * page_size
     for s, d in _items(src_indices, dst_indices, limits):
         for i, src in enumerate(src_ptrs):
             pool, layer = dst_ptrs[i // layers], i % layers
             _copy_row(src[s], pool[d // page_size, layer, d % page_size])
+
+
+# ---- all
 
 
 def _items(
