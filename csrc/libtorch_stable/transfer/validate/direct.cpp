@@ -76,12 +76,14 @@ int64_t tokens_of(const NamedList& layers) {
 }
 
 // Page-first pools beside a list of layers: one pool is an MLA cache, two are K and V, and then
-// the layers of K come first.
+// the layers of K come first. Items go from one to the other.
 struct PoolsAndLayers {
   NamedList pools;
   NamedList layers;
   int64_t first_layer;
+  Access pool_access;
 
+  bool from_pools() const { return pool_access == Access::kRead; }
   int64_t layers_per_pool() const { return static_cast<int64_t>(layers.size() / pools.size()); }
   size_t pool_of(size_t i) const { return i / static_cast<size_t>(layers_per_pool()); }
   int64_t layer_of(size_t i) const {
@@ -111,7 +113,9 @@ void check_page_size(const char* op, const NamedList& pools, int64_t page_size) 
 }
 
 void check_lists(const char* op, const PoolsAndLayers& lists, int64_t page_size, Arg layer_arg) {
-  const auto& [pools, layers, first_layer] = lists;
+  const NamedList& pools = lists.pools;
+  const NamedList& layers = lists.layers;
+  const int64_t first_layer = lists.first_layer;
   if (pools.size() != 1 && pools.size() != 2) {
     fail({op, pools.name},
          "must have 1 tensor (MLA) or 2 (K and V), got " + std::to_string(pools.size()));
@@ -131,6 +135,37 @@ void check_lists(const char* op, const PoolsAndLayers& lists, int64_t page_size,
                         EntryName(pools.name, i).c_str() + ", got layers from " +
                         std::to_string(first_layer) + " on");
   }
+}
+
+// A row for each layer, between it and its place in a pool.
+void set_rows(DirectTransferParams& p, const PoolsAndLayers& lists) {
+  const Access layer_access = lists.from_pools() ? Access::kWritten : Access::kRead;
+  p.rows.reserve(lists.layers.size());
+  for (size_t i = 0; i < lists.layers.size(); ++i) {
+    const size_t k = lists.pool_of(i);
+    const EntryName pool_name(lists.pools.name, k);
+    const EntryName layer_name(lists.layers.name, i);
+    const RowEnd pool = pool_end(p.op, lists.pools.tensors[k], pool_name.c_str(), lists.layer_of(i),
+                                 lists.pool_access);
+    const RowEnd layer = layer_end(p.op, lists.layers.tensors[i], layer_name.c_str(), layer_access);
+    p.rows.push_back(lists.from_pools() ? row_between(p.op, pool, layer)
+                                        : row_between(p.op, layer, pool));
+  }
+}
+
+// `layer_arg` is to blame if a pool has not as many layers.
+DirectTransferParams validate_paged(const char* op, const PoolsAndLayers& lists, Arg layer_arg,
+                                    const Tensor& src_indices, const Tensor& dst_indices,
+                                    int64_t page_size) {
+  DirectTransferParams p = validate_items(op, src_indices, dst_indices, page_size);
+  check_lists(op, lists, page_size, layer_arg);
+  if (lists.layers.size() == 0) return p;
+  const bool from_pools = lists.from_pools();
+  set_device(p, from_pools ? lists.pools : lists.layers, from_pools ? lists.layers : lists.pools);
+  set_rows(p, lists);
+  (from_pools ? p.src : p.dst) = lists.pool_grid(page_size);
+  (from_pools ? p.dst : p.src).num_tokens = tokens_of(lists.layers);
+  return p;
 }
 
 }  // namespace
@@ -168,23 +203,11 @@ DirectTransferParams validate_transfer_kv_per_layer_direct_pf_lf(
     const TensorList& src_ptrs, const TensorList& dst_ptrs, const Tensor& src_indices,
     const Tensor& dst_indices, int64_t layer_id, int64_t page_size) {
   constexpr const char* kOp = "transfer_kv_per_layer_direct_pf_lf";
-  DirectTransferParams p = validate_items(kOp, src_indices, dst_indices, page_size);
-  const PoolsAndLayers lists{{src_ptrs, "src_ptrs"}, {dst_ptrs, "dst_ptrs"}, layer_id};
-  check_lists(kOp, lists, page_size, {kOp, "layer_id"});
-  if (dst_ptrs.empty()) return p;
-  set_device(p, lists.pools, lists.layers);
-  p.rows.reserve(dst_ptrs.size());
-  for (size_t i = 0; i < dst_ptrs.size(); ++i) {
-    const size_t pool = lists.pool_of(i);
-    const EntryName src_name("src_ptrs", pool);
-    const EntryName dst_name("dst_ptrs", i);
-    p.rows.push_back(row_between(
-        kOp, pool_end(kOp, src_ptrs[pool], src_name.c_str(), lists.layer_of(i), Access::kRead),
-        layer_end(kOp, dst_ptrs[i], dst_name.c_str(), Access::kWritten)));
-  }
-  p.src = lists.pool_grid(page_size);
-  p.dst.num_tokens = tokens_of(lists.layers);
-  return p;
+  const PoolsAndLayers lists{.pools = {src_ptrs, "src_ptrs"},
+                             .layers = {dst_ptrs, "dst_ptrs"},
+                             .first_layer = layer_id,
+                             .pool_access = Access::kRead};
+  return validate_paged(kOp, lists, {kOp, "layer_id"}, src_indices, dst_indices, page_size);
 }
 
 DirectTransferParams validate_transfer_kv_all_layer_direct_lf_pf(const TensorList& src_ptrs,
@@ -193,23 +216,11 @@ DirectTransferParams validate_transfer_kv_all_layer_direct_lf_pf(const TensorLis
                                                                  const Tensor& dst_indices,
                                                                  int64_t page_size) {
   constexpr const char* kOp = "transfer_kv_all_layer_direct_lf_pf";
-  DirectTransferParams p = validate_items(kOp, src_indices, dst_indices, page_size);
-  const PoolsAndLayers lists{{dst_ptrs, "dst_ptrs"}, {src_ptrs, "src_ptrs"}, 0};
-  check_lists(kOp, lists, page_size, {kOp, "src_ptrs"});
-  if (src_ptrs.empty()) return p;
-  set_device(p, lists.layers, lists.pools);
-  p.rows.reserve(src_ptrs.size());
-  for (size_t i = 0; i < src_ptrs.size(); ++i) {
-    const size_t pool = lists.pool_of(i);
-    const EntryName src_name("src_ptrs", i);
-    const EntryName dst_name("dst_ptrs", pool);
-    p.rows.push_back(row_between(
-        kOp, layer_end(kOp, src_ptrs[i], src_name.c_str(), Access::kRead),
-        pool_end(kOp, dst_ptrs[pool], dst_name.c_str(), lists.layer_of(i), Access::kWritten)));
-  }
-  p.src.num_tokens = tokens_of(lists.layers);
-  p.dst = lists.pool_grid(page_size);
-  return p;
+  const PoolsAndLayers lists{.pools = {dst_ptrs, "dst_ptrs"},
+                             .layers = {src_ptrs, "src_ptrs"},
+                             .first_layer = 0,
+                             .pool_access = Access::kWritten};
+  return validate_paged(kOp, lists, {kOp, "src_ptrs"}, src_indices, dst_indices, page_size);
 }
 
 }  // namespace kvops
