@@ -200,6 +200,9 @@ def _index_refusals(items: int) -> Iterator[Refusal]:
     )
 
 
+_UNITS = {"lf": "items", "pf": "tokens", "ph": "pages"}
+
+
 def _pool_refusals(name: str, part: str) -> Iterator[Refusal]:
     layouts = dict(zip(("src", "dst"), KERNEL_LAYOUTS[name], strict=True))
     for side, layout in layouts.items():
@@ -219,6 +222,11 @@ def _pool_refusals(name: str, part: str) -> Iterator[Refusal]:
             pool = f"{side}{part}"
             yield Refusal(
                 f"{pool} with gaps", change(pool, every_second), f"{pool} must have stride 1"
+            )
+            yield Refusal(
+                f"{pool} of another layout",
+                change(pool, lambda t: t.flatten()[1:]),
+                rf"{pool} must hold whole {_UNITS[layout]} of \d+ bytes, got \d+ bytes",
             )
 
 

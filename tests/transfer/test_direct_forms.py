@@ -27,6 +27,13 @@ def test_an_empty_list_is_nothing_to_do(device: str) -> None:
 
 
 @pytest.mark.parametrize("device", DEVICES)
+def test_rows_without_bytes_are_nothing_to_do(device: str) -> None:
+    """However many there are: looking at each would take forever."""
+    rows = torch.empty(2**62, 0, device=device)
+    kvops.transfer_embedding_ranges_direct(rows, rows, [0] * 4, [0] * 4, [2**62] * 4)
+
+
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("width", [0, 1, 7])
 def test_layers_of_different_widths(device: str, width: int) -> None:
     src = [torch.randn(TOKENS, w, device=device) for w in (40, width)]

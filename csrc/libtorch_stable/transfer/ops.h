@@ -1,6 +1,6 @@
 // The operators of this capability, for registration.
 // An operator is its validation and what runs on its result, so its signature is the validation's,
-// and is written once (transfer/validate.h). Semantics and errors: docstrings in kvops/transfer.py.
+// and is written once (transfer/validate.h). Semantics and errors: docstrings in kvops/transfer.
 #pragma once
 
 #include "transfer/validate.h"

@@ -43,7 +43,7 @@ EmbeddingRangesParams validate_transfer_embedding_ranges_direct(const Tensor& sr
   check_count(lengths, "lengths", src_starts.size());
   const RowEnd from = layer_end(kOp, src, "src", Access::kRead);
   const RowEnd to = layer_end(kOp, dst, "dst", Access::kWritten);
-  const EmbeddingRangesParams p = {
+  EmbeddingRangesParams p = {
       .op = kOp,
       .row = row_between(kOp, from, to),
       .src_starts = src_starts.data(),
@@ -60,6 +60,8 @@ EmbeddingRangesParams validate_transfer_embedding_ranges_direct(const Tensor& sr
     check_range({src_starts, "src_starts", src.size(0), "src"}, i, lengths[i]);
     check_range({dst_starts, "dst_starts", dst.size(0), "dst"}, i, lengths[i]);
   }
+  // Rows without bytes may be too many to be counted.
+  if (p.row.bytes == 0) p.num_ranges = 0;
   return p;
 }
 

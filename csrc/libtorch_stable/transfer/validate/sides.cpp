@@ -45,13 +45,24 @@ TokenMemory pool_memory(const char* op, const NamedTensor& pool, const Tensor& i
   };
 }
 
+// What a pool has a whole number of. Pools of another layout or of other items seldom have.
+struct Unit {
+  const char* name;
+  int64_t bytes;
+};
+
 // Fills in the memory of every pool; returns the bytes of the smallest one.
 int64_t set_memory(TransferSide& side, const char* op, Pools pools, const Tensor& indices,
-                   Access access) {
+                   Access access, const Unit& unit) {
   int64_t least_bytes = INT64_MAX;
   TokenMemory* memory = side.memory;
   for (const NamedTensor& pool : pools) {
     *memory = pool_memory(op, pool, indices, access);
+    if (memory->bytes % unit.bytes != 0) {
+      fail({op, pool.name}, std::string("must hold whole ") + unit.name + " of " +
+                                std::to_string(unit.bytes) + " bytes, got " +
+                                std::to_string(memory->bytes) + " bytes");
+    }
     least_bytes = std::min(least_bytes, memory->bytes);
     ++memory;
   }
@@ -118,8 +129,8 @@ void set_heads(TransferParams& params, const PageHead& layout) {
 TransferSide layer_first(const TransferParams& params, const Tensor& indices, Pools pools,
                          Access access) {
   TransferSide side{};
-  const int64_t bytes = set_memory(side, params.op, pools, indices, access);
   const int64_t item_bytes = params.chunk_bytes * params.num_heads;
+  const int64_t bytes = set_memory(side, params.op, pools, indices, access, {"items", item_bytes});
   side.grid = {.num_tokens = bytes / item_bytes, .page_tokens = 1};
   side.strides = {.page_bytes = item_bytes, .token_bytes = item_bytes};
   side.head_stride_bytes = params.chunk_bytes;
@@ -152,7 +163,8 @@ TransferSide page_first(const TransferParams& params, const Tensor& indices, Poo
                         Access access, const PageFirst& layout) {
   check_layout_dim(params, layout);
   TransferSide side{};
-  const int64_t bytes = set_memory(side, params.op, pools, indices, access);
+  const int64_t bytes =
+      set_memory(side, params.op, pools, indices, access, {"tokens", layout.layout_dim});
   side.grid = {.num_tokens = bytes / layout.layout_dim, .page_tokens = 1};
   side.strides = {.page_bytes = layout.layout_dim, .token_bytes = layout.layout_dim};
   side.layer_stride_bytes = params.chunk_bytes;
@@ -163,17 +175,16 @@ TransferSide page_head(const TransferParams& params, const Tensor& indices, Pool
                        Access access, const PageHead& layout) {
   check_layout_dim(params, layout.tokens);
   TransferSide side{};
-  const int64_t bytes = set_memory(side, params.op, pools, indices, access);
   const int64_t token_bytes = layout.tokens.layout_dim;
-  side.grid = {.num_tokens = 0, .page_tokens = layout.page_size};
-  // Else not even one page is there, and its size may be too large for a number.
-  if (bytes / token_bytes >= layout.page_size) {
-    const int64_t page_bytes = token_bytes * layout.page_size;
-    side.grid.num_tokens = bytes / page_bytes * layout.page_size;
-    side.strides = {.page_bytes = page_bytes, .token_bytes = token_bytes / layout.head_num};
-    side.head_stride_bytes = page_bytes / layout.head_num;
-    side.layer_stride_bytes = params.chunk_bytes;
-  }
+  int64_t page_bytes = 0;
+  // No pool holds a page of such a size; one without a byte holds none of any.
+  if (__builtin_mul_overflow(token_bytes, layout.page_size, &page_bytes)) page_bytes = INT64_MAX;
+  const int64_t bytes = set_memory(side, params.op, pools, indices, access, {"pages", page_bytes});
+  side.grid = {.num_tokens = bytes / page_bytes * layout.page_size,
+               .page_tokens = layout.page_size};
+  side.strides = {.page_bytes = page_bytes, .token_bytes = token_bytes / layout.head_num};
+  side.head_stride_bytes = page_bytes / layout.head_num;
+  side.layer_stride_bytes = params.chunk_bytes;
   return side;
 }
 
