@@ -140,15 +140,22 @@ def show(title: str, timings: list[Timing]) -> None:
     Console(width=130).print(table)
 
 
-def save(name: str, rates: dict[str, float], tables: dict[str, list[Timing]]) -> Path:
-    """Write results/<name>.json with everything a table or plot is rendered from."""
+def save(
+    name: str, rates: dict[str, float], tables: dict[str, list[Timing]], *, is_part: bool
+) -> Path:
+    """Write results/<name>.json with everything a table or plot is rendered from.
+
+    A part replaces its own tables in the file, and says how they were measured under "later".
+    """
     RESULTS.mkdir(exist_ok=True)
-    content = {
-        "provenance": provenance(),
-        "rates": rates,
-        "tables": {title: [asdict(t) for t in timings] for title, timings in tables.items()},
-    }
     path = RESULTS / f"{name}.json"
+    how = {"provenance": provenance(), "rates": rates}
+    measured = {title: [asdict(t) for t in timings] for title, timings in tables.items()}
+    content = {**how, "tables": measured}
+    if is_part and path.exists():
+        content = json.loads(path.read_text())
+        content["tables"] |= measured
+        content["later"] = content.get("later", {}) | dict.fromkeys(measured, how)
     path.write_text(json.dumps(content, indent=1) + "\n")
     return path
 

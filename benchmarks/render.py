@@ -336,20 +336,25 @@ def _cuda_cells(prefix: str, row: dict[str, Any], detailed: bool) -> list[str]:
 
 def _cpu_table(detailed: bool) -> str:
     recorded = _read("cpu")
-    where, rates = recorded["provenance"], recorded["rates"]
     head = ["case", "ms", "GB/s", "of the machine's rate", "best PyTorch way", "times as fast"]
     head += ["targets: of rate, times", "met"] if detailed else []
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for timings in recorded["tables"].values():
         for row in timings:
             lines.append("| " + " | ".join(_cells(row, detailed)) + " |")
-    lines += [
-        "",
+    lines += ["", _cpu_run(recorded)]
+    for title, run in recorded.get("later", {}).items():
+        lines += ["", f"The rows of {title} were measured in another run: {_cpu_run(run)}"]
+    return "\n".join(lines)
+
+
+def _cpu_run(run: dict[str, Any]) -> str:
+    where, rates = run["provenance"], run["rates"]
+    return (
         f"{where['processor']}, {where['threads']} threads, SIMD level {where['simd']}; copy"
         f" {rates['copy']:.1f} GB/s (read + written), read {rates['read']:.1f} GB/s; torch"
-        f" {where['torch']}, commit {where['commit']}; `{where['command']}`.",
-    ]
-    return "\n".join(lines)
+        f" {where['torch']}, commit {where['commit']}; `{where['command']}`."
+    )
 
 
 def _cells(row: dict[str, Any], detailed: bool) -> list[str]:

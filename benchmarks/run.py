@@ -3,8 +3,9 @@
     python benchmarks/run.py [--only attention] [--name cpu] [--seconds 1.5]
 
 Prints one table per capability: time, rate, fraction of the machine's copy or read rate, and the
-best way of doing the same in PyTorch, all measured in this run. `benchmarks/render.py` turns the
-results into the tables of README.md and docs/performance.md.
+best way of doing the same in PyTorch, all measured in this run. Other tables that the file has stay
+with --only. `benchmarks/render.py` turns the results into the tables of README.md and
+docs/performance.md.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ def main() -> None:
             print(f"  {name}: {row.name}", flush=True)
             tables[name].append(measure(row, rates, arguments.seconds))
         show(name, tables[name])
-    print(f"written: {save(arguments.name, rates, tables)}")
+    file = save(arguments.name, rates, tables, is_part=bool(arguments.only))
+    print(f"written: {file}")
 
 
 if __name__ == "__main__":
