@@ -6,6 +6,7 @@ Its CPU kernels do nothing, so that a test can tell whose kernel ran.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -48,6 +49,8 @@ def build(
     try:
         headers = find_torch_headers()
     except HeadersError as error:
+        if os.environ.get("KVOPS_TORCH"):  # was to have them
+            raise
         pytest.skip(f"no headers of a new torch: {error}")
     # An empty libtorch_cpu.so to link against, as kvops' own build does.
     stub = target.with_name("libtorch_cpu.so")

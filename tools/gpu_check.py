@@ -13,6 +13,7 @@ Ends with 1 if anything failed. Results of another wheel, commit or machine in O
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
 import os
@@ -33,6 +34,7 @@ from xml.etree import ElementTree
 
 ROOT = Path(__file__).resolve().parent.parent
 Result = dict[str, Any]
+SECONDS_TO_REPORT = 20  # of a part that took too long
 
 PROBE = """
 import json, torch, kvops
@@ -325,8 +327,7 @@ def run(
         errors="replace",
         start_new_session=True,
     )
-    # The whole session: workers of pytest, and what they have started.
-    timer = threading.Timer(timeout, lambda: os.killpg(process.pid, signal.SIGKILL))
+    timer = threading.Timer(timeout, stop, [process])
     timer.start()
     try:
         assert process.stdout is not None
@@ -336,6 +337,15 @@ def run(
         return process.wait(), list(tail)
     finally:
         timer.cancel()
+
+
+def stop(process: subprocess.Popen[str]) -> None:
+    """Interrupt pytest, which then reports what it has; end the whole session: its workers, too."""
+    process.send_signal(signal.SIGINT)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(SECONDS_TO_REPORT)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def in_words(result: Result) -> str:
