@@ -17,6 +17,20 @@ struct Elems {
   T of[kCount];
 };
 
+// Two accesses.
+struct alignas(16) Words32 {
+  uint4 first;
+  uint4 second;
+};
+template <>
+struct PackedBytes<32> {
+  using Type = Words32;
+};
+static __device__ __forceinline__ void store_words(Words32* to, const Words32& words) {
+  store_words(&to->first, words.first);
+  store_words(&to->second, words.second);
+}
+
 static __device__ __forceinline__ float2 widen_word(uint32_t pair, bfloat16_t) {
   return {bits_float(pair << 16), bits_float(pair & 0xffff0000u)};
 }
@@ -111,26 +125,30 @@ static __device__ __forceinline__ Packed<Fp8, kCount> divide_by_any(const Packed
   return narrow_packed<Fp8>(x);
 }
 
-// Out of line: few scales need it, and the code of those that do not should stay together.
-template <class Fp8, class T, int kCount>
-static __device__ __noinline__ Packed<Fp8, kCount> divide_by_unusual(Packed<T, kCount> in,
-                                                                     float scale) {
-  return divide_by_any<Fp8, T, kCount>(in, scale);
-}
-
 class Fp8Quotient {
  public:
   // 1 / scale as the sum of two floats of the same sign. The first one is less than it, by 1 to 5
   // units in its last place, so the second one is never 0: products with infinity stay infinite,
-  // and those with -0 stay -0.
+  // and those with -0 stay -0. Scales near the ends of float are multiplied by a power of two, and
+  // numerators with them, so that nothing over- or underflows of which fp8 keeps more than the
+  // sign.
   __device__ explicit Fp8Quotient(float scale) : scale_(scale) {
+    const float magnitude = fabsf(scale);
+    factor_ = magnitude < 0x1p-100f ? 0x1p60f : magnitude > 0x1p100f ? 0x1p-60f : 1.0f;
+    const float divisor = __fmul_rn(scale, factor_);
     float near;  // to one unit in the last place
-    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(near) : "f"(scale));
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(near) : "f"(divisor));
     near = __fmul_rn(near, 0x1.fffffap-1f);
-    const float rest = __fmaf_rn(-scale, near, 1.0f);
+    const float rest = __fmaf_rn(-divisor, near, 1.0f);
     const float step = __fmul_rn(near, rest);
-    remainder_ = __fmaf_rn(step, rest, step);
-    reciprocal_ = is_usual(scale) ? near : 0.0f;
+    const float remainder = __fmaf_rn(step, rest, step);
+    // Of a significand of only ones, the quotient of a power of two is above the middle of two
+    // floats, by less than what the sum may lack: more of it does no harm elsewhere.
+    const bool only_ones = (~float_bits(divisor) & 0x007fffffu) == 0;
+    remainder_ = only_ones ? __fmaf_rn(near, 0x1p-40f, remainder) : remainder;
+    // The quotients of an infinite scale, 0 or NaN are as the first part makes them.
+    if (rest != rest) remainder_ = near;
+    reciprocal_ = near;
   }
 
   // The bytes of narrow(x / scale) for every element x.
@@ -139,10 +157,11 @@ class Fp8Quotient {
     if constexpr (sizeof(T) == 4) {
       return divide_by_any<Fp8, T, kCount>(in, scale_);
     } else {
-      if (__builtin_expect(reciprocal_ == 0.0f, false)) {
-        return divide_by_unusual<Fp8, T, kCount>(in, scale_);
-      }
       auto x = widen_packed<T, kCount>(in);
+      if (__builtin_expect(factor_ != 1.0f, false)) {
+#pragma unroll
+        for (int i = 0; i < kCount; ++i) x.of[i] = __fmul_rn(x.of[i], factor_);
+      }
 #pragma unroll
       for (int i = 0; i < kCount; ++i) x.of[i] = near_quotient(x.of[i]);
       return narrow_packed<Fp8>(x);
@@ -150,25 +169,18 @@ class Fp8Quotient {
   }
 
  private:
-  // Whether nothing over- or underflows that must not, and near_quotient is near enough.
-  static __device__ __forceinline__ bool is_usual(float scale) {
-    constexpr uint32_t kLeast = (127 - 60) << 23;
-    constexpr uint32_t kEnd = (127 + 60) << 23;
-    const uint32_t magnitude = float_bits(scale) & 0x7fffffffu;
-    const bool only_ones = (~magnitude & 0x007fffffu) == 0;
-    return magnitude - kLeast < kEnd - kLeast && !only_ones;
-  }
-
-  // Before its last rounding it is the quotient but for 2^-43 of it. So it is another float only
-  // where the quotient is that near the middle of two floats, and another fp8 value only if one of
-  // the two is the middle of two fp8 values. For x of 11 bits or fewer that happens for no
-  // significand of the scale but all ones: tests/cuda/test_fp8_quotient.py tries every one.
+  // Before its last rounding it is the quotient but for 2^-43 of it, or a little more than it for
+  // the scale of only ones. So it is another float only where the quotient is that near the middle
+  // of two floats, and another fp8 value only if one of the two is the middle of two fp8 values.
+  // For x of 11 bits or fewer that happens for no significand of the scale:
+  // tests/cuda/test_fp8_quotient.py tries every one.
   __device__ __forceinline__ float near_quotient(float x) const {
     return __fmaf_rn(x, reciprocal_, __fmul_rn(x, remainder_));
   }
 
   float scale_;
-  float reciprocal_;  // 0 if the scale is unusual
+  float factor_;
+  float reciprocal_;
   float remainder_;
 };
 

@@ -57,6 +57,8 @@ __global__ void __launch_bounds__(kConvertThreads)
       from += rest * w.src_strides_bytes[0];
       loaded[i] = *reinterpret_cast<const typename Mover::In*>(from);
     }
+    // No load may move behind the first use of another one.
+    __syncwarp();
 #pragma unroll
     for (int i = 0; i < kConvertUnitsInFlight; ++i) {
       if (base + i * kConvertThreads + threadIdx.x >= w.units) break;

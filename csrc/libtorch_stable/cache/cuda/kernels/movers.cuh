@@ -13,20 +13,6 @@
 
 namespace kvops::kernels {
 
-// Eight floats: two accesses.
-struct alignas(16) Words32 {
-  uint4 first;
-  uint4 second;
-};
-template <>
-struct PackedBytes<32> {
-  using Type = Words32;
-};
-static __device__ __forceinline__ void store_words(Words32* to, const Words32& words) {
-  store_words(&to->first, words.first);
-  store_words(&to->second, words.second);
-}
-
 // Elements as they are, whatever the scale.
 template <class Element, int kCount>
 struct Copier {
@@ -90,6 +76,11 @@ struct Dequantizer {
 };
 
 inline constexpr int kWideElems = 8;  // of fp8 in one unit: 16 bytes of the other side, or 32
+
+// As many as make 32 bytes of the other side: more of them share the arithmetic of an address,
+// which is what a writer of many tokens takes most instructions for.
+template <class Src>
+inline constexpr int kWidestElems = 32 / static_cast<int>(sizeof(Src));
 
 inline int element_bytes_of(DType dtype) { return dtype == DType::kFloat ? 4 : 2; }
 

@@ -36,6 +36,7 @@ struct Nvfp4SideWriter {
 struct Nvfp4Writer {
   Nvfp4SideWriter sides[2];
   Slots slots;
+  uint32_t first_tiles;
 };
 
 inline constexpr int kNvfp4Threads = 256;
@@ -107,8 +108,9 @@ template <class T, bool kWide>
 __global__ void __launch_bounds__(kNvfp4Threads)
     nvfp4_writer_kernel(const __grid_constant__ Nvfp4Writer w) {
   using In = Nvfp4Loads<T, kWide>;
-  const Nvfp4SideWriter& side = w.sides[blockIdx.y];
-  move_units<kManyTokens, In>(side.walk, w.slots, [&](uint32_t head, uint32_t group) {
+  const SideTile at = side_tile(w.first_tiles);
+  const Nvfp4SideWriter& side = w.sides[at.side];
+  move_units<kManyTokens, In>(side.walk, w.slots, at.tile, [&](uint32_t head, uint32_t group) {
     const float global_factor = nvfp4_global_factor(*side.scale);
     return [=, &side](int64_t block, int64_t offset, const In& in) {
       const auto elems = __builtin_bit_cast(Elems<T, kNvfp4GroupElems>, in);
@@ -153,6 +155,7 @@ cudaError_t launch_nvfp4_kernel(const Nvfp4WriterParams& p, const SkipReport& re
   Nvfp4Writer w{
       .sides = {nvfp4_side_writer(p.key, p, threads), nvfp4_side_writer(p.value, p, threads)},
       .slots = Slots(p, report),
+      .first_tiles = 0,
   };
   return launch_both_sides(nvfp4_writer_kernel<T, kWide>, w, threads, stream);
 }

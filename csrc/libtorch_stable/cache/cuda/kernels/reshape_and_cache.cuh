@@ -1,12 +1,11 @@
 // Writes tokens into pages whose heads are split into units: keys unit by unit, values, whose units
 // are single elements, by transposing neighbours. A few tokens, as in decode, are scattered anyway:
-// their values are moved element by element, without a detour.
+// their values are stored element by element, without a detour.
 // Launched by cuda::reshape_and_cache; single elements are also what it falls back to.
 #pragma once
 
 #include <cuda_runtime.h>
 
-#include <algorithm>
 #include <cstdint>
 
 #include "cache/cuda/kernels/moved_side.cuh"
@@ -24,15 +23,17 @@ struct SplitWriter {
   MovedSide key;
   MovedSide value;
   Slots slots;
+  uint32_t first_tiles;  // of the values, whose stores take longest
 };
 
-template <uint32_t kTokens, class KeyMover, class ValueMover>
+template <uint32_t kKeyTokens, uint32_t kValueTokens, class KeyMover, class ValueMover>
 __global__ void __launch_bounds__(kSplitThreads)
     reshape_and_cache_kernel(const __grid_constant__ SplitWriter w) {
-  if (blockIdx.y == 0) {
-    move_side<kTokens, KeyMover>(w.key, w.slots);
+  const SideTile at = side_tile(w.first_tiles);
+  if (at.side == 0) {
+    move_side<kValueTokens, ValueMover, true>(w.value, w.slots, at.tile);
   } else {
-    move_side<kTokens, ValueMover, true>(w.value, w.slots);
+    move_side<kKeyTokens, KeyMover>(w.key, w.slots, at.tile);
   }
 }
 
@@ -40,59 +41,65 @@ struct TransposingWriter {
   MovedSide key;
   TransposedSide value;
   Slots slots;
+  uint32_t first_tiles;  // of the values: those of scattered tokens should not be left at the end
 };
+
+// The transposition's registers leave room for few warps, which so need more loads under way.
+template <class Mover>
+inline constexpr int kManyKeyTokens = 64 / static_cast<int>(sizeof(typename Mover::In));
 
 template <class KeyMover, class ValueMover>
 __global__ void __launch_bounds__(kSplitThreads)
     reshape_and_cache_transposing_kernel(const __grid_constant__ TransposingWriter w) {
-  // Values first: tiles of scattered tokens take long, and should not be what is left at the end.
-  if (blockIdx.y == 1) {
-    move_side<kManyTokens, KeyMover>(w.key, w.slots);
+  const SideTile at = side_tile(w.first_tiles);
+  if (at.side == 1) {
+    move_side<kManyKeyTokens<KeyMover>, KeyMover>(w.key, w.slots, at.tile);
     return;
   }
   __shared__ TileOf<ValueMover> tiles[kSplitWarps];
   const uint32_t warp = threadIdx.x / 32;
-  const uint32_t index = blockIdx.x * kSplitWarps + warp;
+  const uint32_t index = at.tile * kSplitWarps + warp;
   if (index < w.value.tiles) transpose_tile<ValueMover>(tiles[warp], w.value, w.slots, index);
 }
 
 // ---- launch
 
-// Neighbouring tokens of a thread block: their units are neighbours in the cache, and four of them
-// are two sectors or more.
+// Neighbouring tokens of a thread block: the units of their keys are neighbours in the cache, and
+// four of them are two sectors or more.
 template <class Mover>
 MovedSide split_side(const CacheSide& s, const CacheWriterParams& p, int tokens_per_thread) {
   return moved_side(s, p, Mover::kElems, kSplitThreads, tokens_per_thread,
                     Mover::kElems > 1 ? 2 : 0);
 }
 
-template <uint32_t kTokens, class KeyMover, class ValueMover>
+template <uint32_t kKeyTokens, uint32_t kValueTokens, class KeyMover, class ValueMover>
 cudaError_t launch_split_writer(const CacheWriterParams& p, const SkipReport& report,
                                 cudaStream_t stream) {
   SplitWriter w{
-      .key = split_side<KeyMover>(p.key, p, kTokens),
-      .value = split_side<ValueMover>(p.value, p, kTokens),
+      .key = split_side<KeyMover>(p.key, p, kKeyTokens),
+      .value = split_side<ValueMover>(p.value, p, kValueTokens),
       .slots = Slots(p, report),
+      .first_tiles = 0,
   };
   w.key.walk.reports = true;
-  const int64_t tiles = std::max(w.key.walk.tiles, w.value.walk.tiles);
-  return launch_tiles(reshape_and_cache_kernel<kTokens, KeyMover, ValueMover>, w, tiles,
-                      kSplitThreads, stream);
+  return launch_tiles(reshape_and_cache_kernel<kKeyTokens, kValueTokens, KeyMover, ValueMover>, w,
+                      w.value.walk.tiles, w.key.walk.tiles, kSplitThreads, stream);
 }
 
-template <class Mover>
+template <class KeyMover, class ValueMover>
 cudaError_t launch_transposing_writer(const CacheWriterParams& p, const SkipReport& report,
                                       cudaStream_t stream) {
   TransposingWriter w{
-      .key = split_side<Mover>(p.key, p, kManyTokens),
-      .value = transposed_side(p.value, p, TileOf<Mover>::kColumns),
+      .key = split_side<KeyMover>(p.key, p, kManyKeyTokens<KeyMover>),
+      .value = transposed_side(p.value, p, TileOf<ValueMover>::kColumns),
       .slots = Slots(p, report),
+      .first_tiles = 0,
   };
   w.key.walk.reports = true;
   if (w.value.tiles > INT32_MAX) return cudaErrorInvalidConfiguration;
   const int64_t value_blocks = (w.value.tiles + kSplitWarps - 1) / kSplitWarps;
-  return launch_tiles(reshape_and_cache_transposing_kernel<Mover, Mover>, w,
-                      std::max(w.key.walk.tiles, value_blocks), kSplitThreads, stream);
+  return launch_tiles(reshape_and_cache_transposing_kernel<KeyMover, ValueMover>, w, value_blocks,
+                      w.key.walk.tiles, kSplitThreads, stream);
 }
 
 // Whether keys can be moved by a wide mover: its units are parts of the units of the cache.
@@ -108,35 +115,40 @@ bool has_wide_units(const CacheSide& s, const CacheWriterParams& p) {
 
 // So many tokens, or fewer, are taken for scattered.
 inline constexpr int64_t kScatteredTokens = 256;
+// Values of a thread then, so that no thread block has to wait for another one to end.
+inline constexpr uint32_t kScatteredValues = 4;
 
 // Kernels: 4 for each of 2 widths of copies and 3 dtypes x 2 formats = 32.
-template <class WideMover, class Mover>
+template <class KeyMover, class WideMover, class Mover>
 cudaError_t launch_movers(const CacheWriterParams& p, const SkipReport& report,
                           cudaStream_t stream) {
   const bool wide_keys =
-      source_alignment(p.key, p).allows(16) && has_wide_units<WideMover>(p.key, p);
-  if (!wide_keys) return launch_split_writer<kManyTokens, Mover, Mover>(p, report, stream);
-  // Short code reaches the multiprocessors sooner.
+      source_alignment(p.key, p).allows(16) && has_wide_units<KeyMover>(p.key, p);
+  constexpr uint32_t kMany = kManyTokens;
+  if (!wide_keys) return launch_split_writer<kMany, kMany, Mover, Mover>(p, report, stream);
   if (p.tokens <= kScatteredTokens) {
-    return launch_split_writer<1, WideMover, Mover>(p, report, stream);
+    return launch_split_writer<1, kScatteredValues, WideMover, Mover>(p, report, stream);
   }
   const bool transposes = has_pieces(p.value, p) && source_alignment(p.value, p).allows(16) &&
                           p.value.head_size % WideMover::kElems == 0;
-  return transposes ? launch_transposing_writer<WideMover>(p, report, stream)
-                    : launch_split_writer<kManyTokens, WideMover, Mover>(p, report, stream);
+  return transposes ? launch_transposing_writer<KeyMover, WideMover>(p, report, stream)
+                    : launch_split_writer<kMany, kMany, WideMover, Mover>(p, report, stream);
 }
 
 inline cudaError_t launch_reshape_and_cache(const CacheWriterParams& p, const SkipReport& report,
                                             cudaStream_t stream) {
   if (p.kind != CacheKind::kAuto) {
     return with_quantized(p.dtype, p.kind, [&]<class Src, class Fp8>(Src, Fp8) {
-      return launch_movers<Quantizer<Src, Fp8, kWideElems>, Quantizer<Src, Fp8, 1>>(p, report,
-                                                                                    stream);
+      return launch_movers<Quantizer<Src, Fp8, kWidestElems<Src>>, Quantizer<Src, Fp8, kWideElems>,
+                           Quantizer<Src, Fp8, 1>>(p, report, stream);
     });
   }
-  return element_bytes_of(p.dtype) == 4
-             ? launch_movers<Copier<uint32_t, 4>, Copier<uint32_t, 1>>(p, report, stream)
-             : launch_movers<Copier<uint16_t, 8>, Copier<uint16_t, 1>>(p, report, stream);
+  if (element_bytes_of(p.dtype) == 4) {
+    using Wide = Copier<uint32_t, 4>;
+    return launch_movers<Wide, Wide, Copier<uint32_t, 1>>(p, report, stream);
+  }
+  using Wide = Copier<uint16_t, 8>;
+  return launch_movers<Wide, Wide, Copier<uint16_t, 1>>(p, report, stream);
 }
 
 }  // namespace kvops::kernels

@@ -19,12 +19,14 @@ inline constexpr int kFlashThreads = 128;
 struct FlashWriter {
   MovedSide sides[2];
   Slots slots;
+  uint32_t first_tiles;
 };
 
 template <uint32_t kTokens, class Mover>
 __global__ void __launch_bounds__(kFlashThreads)
     reshape_and_cache_flash_kernel(const __grid_constant__ FlashWriter w) {
-  move_side<kTokens, Mover>(w.sides[blockIdx.y], w.slots);
+  const SideTile at = side_tile(w.first_tiles);
+  move_side<kTokens, Mover>(w.sides[at.side], w.slots, at.tile);
 }
 
 // ---- launch
@@ -36,6 +38,7 @@ cudaError_t launch_flash_kernel(const CacheWriterParams& p, const SkipReport& re
       .sides = {moved_side(p.key, p, Mover::kElems, kFlashThreads, kTokens, 0),
                 moved_side(p.value, p, Mover::kElems, kFlashThreads, kTokens, 0)},
       .slots = Slots(p, report),
+      .first_tiles = 0,
   };
   return launch_both_sides(reshape_and_cache_flash_kernel<kTokens, Mover>, w, kFlashThreads,
                            stream);
@@ -52,13 +55,13 @@ cudaError_t launch_flash_writer(const CacheWriterParams& p, const SkipReport& re
 
 template <class Mover>
 bool can_move(const CacheWriterParams& p) {
+  if ((p.key.head_size | p.value.head_size) % Mover::kElems != 0) return false;
   const int64_t bytes = stored_bytes_of(p.dtype, p.kind);
   Alignment src;
   Alignment cache;
   for (const CacheSide& s : {p.key, p.value}) {
     src.with(source_alignment(s, p));
-    cache.with(s.cache).with(s.head_size * bytes).with(s.block_stride * bytes);
-    cache.with(s.offset_stride * bytes);
+    cache.with(s.cache).with(s.block_stride * bytes).with(s.offset_stride * bytes);
     if (p.heads > 1) cache.with(s.head_stride * bytes);
   }
   return src.allows(alignof(typename Mover::In)) && cache.allows(alignof(typename Mover::Out));
@@ -75,13 +78,20 @@ cudaError_t launch_widest(const CacheWriterParams& p, const SkipReport& report,
   return launch_flash_writer<Mover>(p, report, stream);
 }
 
-// Kernels: for few and many units, 2 for each of 3 dtypes x 2 formats and 5 widths of copies = 34.
+// Kernels: for few and many units, 3 or 2 for each of 3 dtypes x 2 formats and 5 widths of copies
+// = 42.
 inline cudaError_t launch_reshape_and_cache_flash(const CacheWriterParams& p,
                                                   const SkipReport& report, cudaStream_t stream) {
   if (p.kind != CacheKind::kAuto) {
     return with_quantized(p.dtype, p.kind, [&]<class Src, class Fp8>(Src, Fp8) {
-      return launch_widest<Quantizer<Src, Fp8, kWideElems>, Quantizer<Src, Fp8, 1>>(p, report,
-                                                                                    stream);
+      using Wide = Quantizer<Src, Fp8, kWideElems>;
+      using Single = Quantizer<Src, Fp8, 1>;
+      if constexpr (kWidestElems<Src> > kWideElems) {
+        using Widest = Quantizer<Src, Fp8, kWidestElems<Src>>;
+        return launch_widest<Widest, Wide, Single>(p, report, stream);
+      } else {
+        return launch_widest<Wide, Single>(p, report, stream);
+      }
     });
   }
   if (element_bytes_of(p.dtype) == 4) {

@@ -6,7 +6,6 @@
 
 #include <cuda_runtime.h>
 
-#include <algorithm>
 #include <cstdint>
 
 #include "cache/cuda/kernels/slots.cuh"
@@ -37,16 +36,17 @@ struct UnitWalk {
   bool reports;  // skipped slots
 };
 
-// store_of(head, unit) makes what is then called for each token: (block, offset, value).
+// Moves a tile, with all threads of the block. store_of(head, unit) makes what is then called for
+// each token: (block, offset, value).
 template <uint32_t kTokens, class In, class StoreOf>
-__device__ __forceinline__ void move_units(const UnitWalk& w, const Slots& slots,
+__device__ __forceinline__ void move_units(const UnitWalk& w, const Slots& slots, uint32_t tile,
                                            const StoreOf& store_of) {
-  const auto [token_tile, chunk] = w.chunks.divide(blockIdx.x);
+  const auto [token_tile, chunk] = w.chunks.divide(tile);
   const auto [row, lane] = w.lane_count.divide(threadIdx.x >> w.neighbours_log2);
   const uint32_t in_step =
       (row << w.neighbours_log2) + (threadIdx.x & ((uint32_t{1} << w.neighbours_log2) - 1));
   const uint32_t column = chunk * w.lanes + lane;
-  if (in_step >= w.step_tokens || column >= w.columns || blockIdx.x >= w.tiles) return;
+  if (in_step >= w.step_tokens || column >= w.columns) return;
   const int64_t first = uint64_t{token_tile} * (w.step_tokens * kTokens) + in_step;
   const auto [head, unit] = w.units_per_head.divide(column);
   const char* from = w.src + first * w.token_stride_bytes + head * w.head_stride_bytes +
@@ -68,11 +68,28 @@ __device__ __forceinline__ void move_units(const UnitWalk& w, const Slots& slots
     if (slots.is_written(slot[j])) {
       const auto [block, offset] = slots.block_size.divide(slot[j]);
       store(block, offset, values[j]);
-    } else if (w.reports && column == 0) {
-      slots.report(first + j * w.step_tokens, slot[j]);
     }
   }
+  if (!w.reports || column != 0) return;
+  // Last, when no call can take registers from what is still to be stored.
+#pragma unroll
+  for (uint32_t j = 0; j < kTokens; ++j) {
+    if (!slots.is_written(slot[j])) slots.report(first + j * w.step_tokens, slot[j]);
+  }
 }
+
+// The tile of a thread block of a writer of two sides: side 0 comes first.
+struct SideTile {
+  uint32_t side;
+  uint32_t tile;
+};
+
+#if defined(__CUDACC__)
+static __device__ __forceinline__ SideTile side_tile(uint32_t first_tiles) {
+  const bool is_second = blockIdx.x >= first_tiles;
+  return {is_second, is_second ? blockIdx.x - first_tiles : blockIdx.x};
+}
+#endif
 
 // ---- launch
 
@@ -112,22 +129,26 @@ inline UnitWalk unit_walk(const UnitSource& source, int64_t tokens, int64_t head
   };
 }
 
-// A thread block for each tile of both sides, whose numbers of tiles may differ.
+// Launches a writer of two sides: as many thread blocks as both have tiles, since a block without a
+// tile would still take its turn.
 template <class Writer>
-cudaError_t launch_tiles(void (*kernel)(Writer), const Writer& w, int64_t tiles, int threads,
-                         cudaStream_t stream) {
-  if (tiles == 0) return cudaSuccess;
-  if (tiles > INT32_MAX) return cudaErrorInvalidConfiguration;
-  const dim3 grid(static_cast<unsigned>(tiles), 2);
-  return launch_kernel(kernel, grid, static_cast<unsigned>(threads), stream, w);
+cudaError_t launch_tiles(void (*kernel)(Writer), Writer& w, int64_t first_tiles,
+                         int64_t second_tiles, int threads, cudaStream_t stream) {
+  if (first_tiles > INT32_MAX || second_tiles > INT32_MAX - first_tiles) {
+    return cudaErrorInvalidConfiguration;
+  }
+  const unsigned blocks = static_cast<unsigned>(first_tiles + second_tiles);
+  if (blocks == 0) return cudaSuccess;
+  w.first_tiles = static_cast<uint32_t>(first_tiles);
+  return launch_kernel(kernel, blocks, static_cast<unsigned>(threads), stream, w);
 }
 
-// Launches a writer of two sides, which reports skipped slots once.
+// The same for a writer whose sides are alike; skipped slots are reported once.
 template <class Writer>
 cudaError_t launch_both_sides(void (*kernel)(Writer), Writer& w, int threads, cudaStream_t stream) {
   const int64_t tiles[2] = {w.sides[0].walk.tiles, w.sides[1].walk.tiles};
   w.sides[tiles[0] > 0 ? 0 : 1].walk.reports = true;
-  return launch_tiles(kernel, w, std::max(tiles[0], tiles[1]), threads, stream);
+  return launch_tiles(kernel, w, tiles[0], tiles[1], threads, stream);
 }
 
 }  // namespace kvops::kernels

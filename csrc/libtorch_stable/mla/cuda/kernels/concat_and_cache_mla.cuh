@@ -1,6 +1,6 @@
 // Writes the plain MLA entries, [kv_c | k_pe], copied or as float8: one row of concat_rows.cuh per
 // token. Launched by cuda::concat_and_cache_mla, fp8_ds_mla entries included (ds_mla_entries.cuh).
-// 16 bytes of input at once where everything is aligned, else narrower units.
+// 16 bytes of input or cache at once where everything is aligned, else narrower units.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -51,8 +51,10 @@ cudaError_t launch_fp8_entries_of(const MlaEntriesParams& p, const EntryTable& e
 template <class T, class Fp8>
 cudaError_t launch_fp8_entries_from(const MlaEntriesParams& p, const EntryTable& entries,
                                     cudaStream_t stream) {
-  constexpr int kCount = 16 / sizeof(T);
-  const bool is_wide = input_bits(p) % 16 == 0 && entry_bits(p) % kCount == 0;
+  // 16 bytes of the cache, or of the input where that is float.
+  constexpr int kCount = sizeof(T) == 2 ? 16 : 4;
+  const bool is_wide = input_bits(p) % 16 == 0 && entry_bits(p) % kCount == 0 &&
+                       (p.latent_elems | p.rope_elems) % kCount == 0;
   return is_wide ? launch_fp8_entries_of<T, Fp8, kCount>(p, entries, stream)
                  : launch_fp8_entries_of<T, Fp8, 1>(p, entries, stream);
 }

@@ -9,6 +9,7 @@
 #include <cstdint>
 
 #include "common/cuda/fp8_quotient.cuh"
+#include "common/cuda/launch.cuh"
 #include "mla/cuda/kernels/entry_place.cuh"
 #include "mla/cuda/kernels/rotate.cuh"
 #include "mla/params.h"
@@ -23,17 +24,22 @@ inline constexpr int kMaxEntryThreads = 128;
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
 inline constexpr int kRopeBlocks = 2;
 #else
-inline constexpr int kRopeBlocks = 3;
+inline constexpr int kRopeBlocks = 4;
 #endif
+
+inline constexpr int64_t kMaxHeadBlocks = 65535;  // of a token
 
 // A unit is what a thread rotates at once of a row. `lanes` threads take a head's units, and
 // `groups` such sets of threads take different heads.
 struct RopeShape {
   EntryTable entries;
   SkipReport positions;
-  Divisor lane_count;
-  int lanes;
-  int groups;
+  NarrowDivisor lane_count;
+  uint32_t lanes;
+  uint32_t groups;
+  int64_t group_stride_elems;  // between heads of a thread
+  uint32_t heads;
+  uint32_t pairs;  // of a head
   int head_threads;
   int entry_threads;
 };
@@ -54,45 +60,36 @@ __device__ __forceinline__ bool is_position(const RopeFusedParams& p, int64_t po
 // ---- the heads
 
 template <class T, bool kNeox, bool kWide>
-__device__ void rotate_heads(const RopeFusedParams& p, const RopeShape& shape, int64_t token) {
+__device__ __forceinline__ void rotate_heads(const RopeFusedParams& p, const RopeShape& shape,
+                                             int64_t token) {
   constexpr int kCount = kPairsAtOnce<T, kWide>;
-  const int64_t pairs = p.rot_elems / 2;
-  const int64_t group = shape.lane_count.quotient(threadIdx.x);
-  int64_t first = shape.lane_count.remainder(threadIdx.x, group) * kCount;
-  if (group >= shape.groups || first >= pairs) return;
-  T* q_pe = static_cast<T*>(p.q_pe) + token * p.q_token_stride_elems;
-  PackedPairs<T, kCount> heads[kHeadsAtOnce];
-  const auto load = [&](int64_t first_head) {
-#pragma unroll
-    for (int j = 0; j < kHeadsAtOnce; ++j) {
-      const int64_t head = first_head + j * shape.groups;
-      if (head >= p.heads) continue;
-      heads[j] = read_pairs<kNeox, kCount>(q_pe + head * p.q_head_stride_elems, pairs, first);
-    }
-  };
+  const auto [group, lane] = shape.lane_count.divide(threadIdx.x);
+  const uint32_t first_head = blockIdx.y * kHeadsAtOnce * shape.groups + group;
+  if (group >= shape.groups) return;
+  const auto has_head = [&](int j) { return first_head + j * shape.groups < shape.heads; };
+  T* row =
+      static_cast<T*>(p.q_pe) + token * p.q_token_stride_elems + first_head * p.q_head_stride_elems;
   const TokenIndices indices = read_indices(p, token);
-  // Before it is known whether they are good.
-  load(group);
-  if (!shape.entries.table.has(indices.slot) || !is_position(p, indices.position)) return;
-  const T* cos = static_cast<const T*>(p.cos_sin) + indices.position * p.cos_sin_stride_elems;
-  int64_t first_head = group;
-  while (true) {
-    const auto cos_sin = load_pairs<true, kCount>(cos, pairs, first);
+  for (uint32_t first = lane * kCount; first < shape.pairs; first += shape.lanes * kCount) {
+    PackedPairs<T, kCount> heads[kHeadsAtOnce];
 #pragma unroll
     for (int j = 0; j < kHeadsAtOnce; ++j) {
-      const int64_t head = first_head + j * shape.groups;
-      if (head >= p.heads) continue;
+      if (!has_head(j)) continue;
+      heads[j] = read_pairs<kNeox, kCount>(row + j * shape.group_stride_elems, shape.pairs, first);
+    }
+    // Only now, so that the indices and the heads are read at the same time.
+    if (!shape.entries.table.has(indices.slot) || !is_position(p, indices.position)) return;
+    const T* cos = static_cast<const T*>(p.cos_sin) + indices.position * p.cos_sin_stride_elems;
+    const auto cos_sin = load_pairs<true, kCount>(cos, shape.pairs, first);
+    // So that addresses are computed again: kept, they would take the registers of a thread block.
+    asm volatile("" : "+l"(row));
+#pragma unroll
+    for (int j = 0; j < kHeadsAtOnce; ++j) {
+      if (!has_head(j)) continue;
       auto rotated = unpack_pairs<kNeox, T, kCount>(heads[j]);
       rotate_pairs(rotated, cos_sin);
-      store_pairs<kNeox>(q_pe + head * p.q_head_stride_elems, pairs, first, rotated);
+      store_pairs<kNeox>(row + j * shape.group_stride_elems, shape.pairs, first, rotated);
     }
-    first_head += kHeadsAtOnce * shape.groups;
-    if (first_head >= p.heads) {
-      first_head = group;
-      first += static_cast<int64_t>(shape.lanes) * kCount;
-      if (first >= pairs) return;
-    }
-    load(first_head);
   }
 }
 
@@ -162,7 +159,7 @@ __device__ void write_entry(const RopeFusedParams& p, const RopeShape& shape, in
   char* entry = shape.entries.place(indices.slot);
   if (entry == nullptr || !is_position(p, indices.position)) {
     if (thread != 0 || indices.slot == -1) return;
-    if (entry == nullptr) return shape.entries.skip(token);
+    if (entry == nullptr) return shape.entries.table.report_skip(token, indices.slot);
     return report_skipped(shape.positions, token, indices.position);
   }
   const EntryWriter<T> writer(p.entries, entry);
@@ -193,12 +190,10 @@ __global__ void __launch_bounds__(kMaxHeadThreads + kMaxEntryThreads, kRopeBlock
     rope_fused_kernel(const __grid_constant__ RopeFusedParams p,
                       const __grid_constant__ RopeShape shape) {
   const int entry_thread = static_cast<int>(threadIdx.x) - shape.head_threads;
-  for (int64_t token = blockIdx.x; token < p.entries.tokens; token += gridDim.x) {
-    if (entry_thread < 0) {
-      rotate_heads<T, kNeox, kWide>(p, shape, token);
-    } else {
-      write_entry<T, kNeox, kWide>(p, shape, token, entry_thread);
-    }
+  if (entry_thread < 0) {
+    rotate_heads<T, kNeox, kWide>(p, shape, blockIdx.x);
+  } else if (blockIdx.y == 0) {
+    write_entry<T, kNeox, kWide>(p, shape, blockIdx.x, entry_thread);
   }
 }
 
@@ -215,22 +210,29 @@ cudaError_t launch_rope_fused_of(const RopeFusedParams& p, const SkipReport& slo
   const int64_t head_rows = (p.heads + kHeadsAtOnce - 1) / kHeadsAtOnce;
   const int head_threads = threads_for(head_rows * units, kMaxHeadThreads);
   const int lanes = static_cast<int>(units < head_threads ? units : head_threads);
+  const int groups = lanes > 0 ? head_threads / lanes : 0;
   const int entry_threads =
       threads_for(p.entries.latent_elems / kLatentCount + units + 1, kMaxEntryThreads);
   const RopeShape shape{
       .entries = EntryTable(p.entries, slots),
       .positions = positions,
-      .lane_count = Divisor(lanes, kMaxHeadThreads),
-      .lanes = lanes,
-      .groups = lanes > 0 ? head_threads / lanes : 0,
+      .lane_count = NarrowDivisor(lanes),
+      .lanes = static_cast<uint32_t>(lanes),
+      .groups = static_cast<uint32_t>(groups),
+      .group_stride_elems = groups * p.q_head_stride_elems,
+      .heads = static_cast<uint32_t>(p.heads),
+      .pairs = static_cast<uint32_t>(p.rot_elems / 2),
       .head_threads = head_threads,
       .entry_threads = entry_threads,
   };
-  const int64_t tokens = p.entries.tokens;
-  const unsigned blocks = static_cast<unsigned>(tokens < INT32_MAX ? tokens : INT32_MAX);
-  rope_fused_kernel<T, kNeox, kWide>
-      <<<blocks, static_cast<unsigned>(head_threads + entry_threads), 0, stream>>>(p, shape);
-  return cudaGetLastError();
+  const int64_t head_blocks = groups > 0 ? (head_rows + groups - 1) / groups : 1;
+  if (p.entries.tokens > INT32_MAX || p.heads > INT32_MAX || p.rot_elems > INT32_MAX ||
+      head_blocks > kMaxHeadBlocks) {
+    return cudaErrorInvalidConfiguration;
+  }
+  const dim3 grid(static_cast<unsigned>(p.entries.tokens), static_cast<unsigned>(head_blocks));
+  return launch_kernel(rope_fused_kernel<T, kNeox, kWide>, grid,
+                       static_cast<unsigned>(head_threads + entry_threads), stream, p, shape);
 }
 
 // Whether every row starts at a multiple of 16 bytes and ends with a whole unit.

@@ -24,7 +24,7 @@ struct QueryRows {
     return q_out + token * token_stride_bytes + head * head_stride_bytes;
   }
   __device__ char* place(char* out) const { return out; }
-  __device__ void skip(int64_t) const {}
+  __device__ void report_if_skipped(int64_t, char*) const {}
 };
 
 inline cudaError_t launch_concat_mla_q(const ConcatMlaQParams& p, cudaStream_t stream) {

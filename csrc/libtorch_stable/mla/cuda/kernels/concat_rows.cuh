@@ -6,7 +6,6 @@
 
 #include <cuda_runtime.h>
 
-#include <algorithm>
 #include <cstdint>
 
 #include "common/cuda/divisor.cuh"
@@ -47,8 +46,8 @@ struct QuantizeUnit {
 
 // ---- the kernel
 
-// A thread takes the same column of kRowsPerThread rows. `lanes` threads take a row's columns, as
-// many as a row has units unless these are too many, and `slots` such groups are a block.
+// A thread takes the same column of kRowsPerThread rows. `lanes` threads take a row's columns, or,
+// if these are too many, an equal share of them, and `slots` such groups are a block.
 struct RowTiles {
   int64_t rows;
   RowPart first;
@@ -60,14 +59,16 @@ struct RowTiles {
 };
 
 inline constexpr uint32_t kMaxRowThreads = 384;
+inline constexpr uint32_t kMaxRowShares = 65535;  // blocks of a grid along y
 // Rows of a thread: more of them share more of the arithmetic, but then blocks read and write in
 // larger steps, which memory likes less.
 inline constexpr uint32_t kManyRows = 2;
 
 // Of the template argument Rows, `split(row)` says which (outer, inner) row of the inputs becomes
 // row, `lookup(row, outer, inner)` reads or computes what tells where a
-// row goes, `place(found)` makes the address of it, null if the row is skipped, and `skip(row)` is
-// called by one thread for each of these. Everything is read before anything is waited for.
+// row goes, `place(found)` makes the address of it, null if the row is skipped, and
+// `report_if_skipped(row, found)` is called by one thread for each row. Everything is read before
+// anything is waited for.
 template <uint32_t kRowsPerThread, class Convert, class Rows>
 __global__ void __launch_bounds__(kMaxRowThreads)
     concat_rows_kernel(const __grid_constant__ Rows rows, const __grid_constant__ RowTiles tiles,
@@ -76,34 +77,37 @@ __global__ void __launch_bounds__(kMaxRowThreads)
   using Out = typename Convert::Out;
   const auto [slot, lane] = tiles.lane_count.divide(threadIdx.x);
   const int64_t first_row = uint64_t{blockIdx.x} * (tiles.slots * kRowsPerThread) + slot;
-  for (uint32_t column = lane; column < tiles.row_units; column += tiles.lanes) {
-    const bool is_first = column < tiles.first.units;
-    const RowPart& part = is_first ? tiles.first : tiles.second;
-    const char* from = part.base + (column - (is_first ? 0 : tiles.first.units)) *
-                                       static_cast<int64_t>(sizeof(In));
-    In values[kRowsPerThread];
-    typename Rows::Found found[kRowsPerThread];
+  const uint32_t column = blockIdx.y * tiles.lanes + lane;
+  if (column >= tiles.row_units) return;
+  const bool is_first = column < tiles.first.units;
+  const RowPart& part = is_first ? tiles.first : tiles.second;
+  const uint32_t unit = column - (is_first ? 0 : static_cast<uint32_t>(tiles.first.units));
+  const char* from = part.base + uint64_t{unit} * sizeof(In);
+  In values[kRowsPerThread];
+  typename Rows::Found found[kRowsPerThread];
 #pragma unroll
-    for (uint32_t j = 0; j < kRowsPerThread; ++j) {
-      const int64_t row = first_row + j * tiles.slots;
-      if (row >= tiles.rows) continue;
-      const auto [outer, inner] = rows.split(row);
-      found[j] = rows.lookup(row, outer, inner);
-      values[j] = *reinterpret_cast<const In*>(from + outer * part.outer_stride_bytes +
-                                               inner * part.inner_stride_bytes);
-    }
-    const Convert convert(scale_or_null != nullptr ? *scale_or_null : 1.0f);
+  for (uint32_t j = 0; j < kRowsPerThread; ++j) {
+    const int64_t row = first_row + j * tiles.slots;
+    if (row >= tiles.rows) continue;
+    const auto [outer, inner] = rows.split(row);
+    found[j] = rows.lookup(row, outer, inner);
+    values[j] = *reinterpret_cast<const In*>(from + outer * part.outer_stride_bytes +
+                                             inner * part.inner_stride_bytes);
+  }
+  const Convert convert(scale_or_null != nullptr ? *scale_or_null : 1.0f);
 #pragma unroll
-    for (uint32_t j = 0; j < kRowsPerThread; ++j) {
-      const int64_t row = first_row + j * tiles.slots;
-      if (row >= tiles.rows) continue;
-      char* out = rows.place(found[j]);
-      if (out != nullptr) {
-        store_words(reinterpret_cast<Out*>(out) + column, convert(values[j]));
-      } else if (column == 0) {
-        rows.skip(row);
-      }
-    }
+  for (uint32_t j = 0; j < kRowsPerThread; ++j) {
+    const int64_t row = first_row + j * tiles.slots;
+    if (row >= tiles.rows) continue;
+    char* out = rows.place(found[j]);
+    if (out != nullptr) store_words(reinterpret_cast<Out*>(out) + column, convert(values[j]));
+  }
+  if (column != 0) return;
+  // Last, when no call can take registers from what is still to be stored.
+#pragma unroll
+  for (uint32_t j = 0; j < kRowsPerThread; ++j) {
+    const int64_t row = first_row + j * tiles.slots;
+    if (row < tiles.rows) rows.report_if_skipped(row, found[j]);
   }
 }
 
@@ -122,10 +126,11 @@ cudaError_t launch_row_tiles(const Rows& rows, const RowTiles& tiles, const floa
                              cudaStream_t stream) {
   const int64_t tile_rows = int64_t{tiles.slots} * kRowsPerThread;
   const int64_t blocks = (tiles.rows + tile_rows - 1) / tile_rows;
-  if (blocks > INT32_MAX) return cudaErrorInvalidConfiguration;
+  const uint32_t shares = (tiles.row_units + tiles.lanes - 1) / tiles.lanes;
+  if (blocks > INT32_MAX || shares > kMaxRowShares) return cudaErrorInvalidConfiguration;
   return launch_kernel(concat_rows_kernel<kRowsPerThread, Convert, Rows>,
-                       static_cast<unsigned>(blocks), tiles.lanes * tiles.slots, stream, rows,
-                       tiles, scale);
+                       dim3(static_cast<unsigned>(blocks), shares), tiles.lanes * tiles.slots,
+                       stream, rows, tiles, scale);
 }
 
 // Strides and widths of the parts are whole units.
@@ -138,7 +143,8 @@ cudaError_t launch_concat_rows(const Rows& rows, int64_t row_count, const RowPar
   // Few rows should still reach many multiprocessors, which short code reaches sooner.
   constexpr int64_t kFewRows = 2048;
   const bool few = row_count <= kFewRows;
-  const int lanes = static_cast<int>(std::min<int64_t>(row_units, kMaxRowThreads));
+  const int64_t shares = (row_units + kMaxRowThreads - 1) / kMaxRowThreads;
+  const int lanes = static_cast<int>((row_units + shares - 1) / shares);
   const RowTiles tiles{
       .rows = row_count,
       .first = first,

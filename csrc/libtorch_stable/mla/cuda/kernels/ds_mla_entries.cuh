@@ -34,11 +34,11 @@ __global__ void __launch_bounds__(32 * kDsMlaWarps)
   const int64_t slot = entries.table.slots[token];
   const TileShare share = load_share<kAligned>(kv_c + tile * kTileElems, tile_lane);
   TileUnit rope = {};
-  if (reads_rope) rope = load_unit<kAligned>(k_pe + tile_lane * kUnitElems);
+  if (reads_rope) rope = load_elems<kAligned, kUnitElems>(k_pe + tile_lane * kUnitElems);
   const float scale = ds_mla_scale(tile_amax(share), p.power_of_two_scales);
   char* entry = entries.place(slot);
   if (entry == nullptr) {
-    if (lane == 0) entries.skip(token);
+    if (lane == 0) entries.table.report_skip(token, slot);
     return;
   }
   store_share<kAligned>(entry + tile * kTileElems, tile_lane, share, scale);

@@ -34,12 +34,14 @@ struct EntryTable {
   char* kv_cache;
   int64_t block_stride_bytes;
   int64_t entry_stride_bytes;
+  bool is_dense;  // entries are equally far apart across blocks, too
 
   EntryTable(const MlaEntriesParams& p, const SkipReport& report)
       : table(p.slot_mapping, p.num_slots, p.block_size, report),
         kv_cache(p.kv_cache),
         block_stride_bytes(p.block_stride_bytes),
-        entry_stride_bytes(p.entry_stride_bytes) {}
+        entry_stride_bytes(p.entry_stride_bytes),
+        is_dense(p.block_stride_bytes == p.block_size * p.entry_stride_bytes) {}
 
 #if defined(__CUDACC__)
   // As the rows of concat_rows.cuh: one row per token, and its slot tells where it goes.
@@ -50,10 +52,13 @@ struct EntryTable {
   // Null if the slot is out of range.
   __device__ char* place(int64_t slot) const {
     if (!table.has(slot)) return nullptr;
+    if (is_dense) return kv_cache + slot * entry_stride_bytes;
     const auto [block, offset] = table.block_size.divide(slot);
     return kv_cache + block * block_stride_bytes + offset * entry_stride_bytes;
   }
-  __device__ void skip(int64_t token) const { table.report_skip(token, table.slots[token]); }
+  __device__ void report_if_skipped(int64_t token, int64_t slot) const {
+    if (!table.has(slot)) table.report_skip(token, slot);
+  }
 #endif
 };
 

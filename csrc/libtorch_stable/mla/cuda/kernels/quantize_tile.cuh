@@ -1,7 +1,9 @@
 // Quantises tiles of 128 bfloat16 elements to float8 e4m3, each by a scale of its own: 8 lanes take
-// a tile, each of them two units of 8 elements. Used by the fp8_ds_mla entry and the indexer cache.
+// a tile, each of them 16 neighbours. Used by the fp8_ds_mla entry and the indexer cache.
 // NaN does not count as a magnitude, and is stored as 0x7f. Every lane of the warp must call.
 #pragma once
+
+#include <cuda_bf16.h>
 
 #include <cfloat>
 #include <cstdint>
@@ -14,37 +16,28 @@ namespace kvops::kernels {
 
 inline constexpr uint32_t kTileLanes = 8;
 inline constexpr uint32_t kUnitElems = 8;
-inline constexpr uint32_t kLaneUnits = kTileElems / (kTileLanes * kUnitElems);
+inline constexpr uint32_t kShareElems = kTileElems / kTileLanes;
 
 using TileUnit = Packed<bfloat16_t, kUnitElems>;
-
-// A lane's part of a tile: units of all lanes are neighbours, then further ones.
-struct TileShare {
-  TileUnit units[kLaneUnits];
-};
+using TileShare = Packed<bfloat16_t, kShareElems>;  // a lane's part of a tile
 
 // ---- moving units, and scales, at any alignment if not kAligned
 
-template <bool kAligned>
-__device__ __forceinline__ TileUnit load_unit(const bfloat16_t* from) {
+template <bool kAligned, int kCount>
+__device__ __forceinline__ Packed<bfloat16_t, kCount> load_elems(const bfloat16_t* from) {
   if constexpr (kAligned) {
-    return load_packed<kUnitElems>(from);
+    return load_packed<kCount>(from);
   } else {
-    Vec<bfloat16_t, kUnitElems> elems;
+    Elems<bfloat16_t, kCount> elems;
 #pragma unroll
-    for (uint32_t i = 0; i < kUnitElems; ++i) elems.elems[i] = from[i];
-    return __builtin_bit_cast(TileUnit, elems);
+    for (int i = 0; i < kCount; ++i) elems.of[i] = from[i];
+    return __builtin_bit_cast(Packed<bfloat16_t, kCount>, elems);
   }
 }
 
 template <bool kAligned>
 __device__ __forceinline__ TileShare load_share(const bfloat16_t* tile, uint32_t lane) {
-  TileShare share;
-#pragma unroll
-  for (uint32_t i = 0; i < kLaneUnits; ++i) {
-    share.units[i] = load_unit<kAligned>(tile + (i * kTileLanes + lane) * kUnitElems);
-  }
-  return share;
+  return load_elems<kAligned, kShareElems>(tile + lane * kShareElems);
 }
 
 template <bool kAligned, class Words>
@@ -65,13 +58,13 @@ __device__ __forceinline__ void store_aligned(char* to, const Words& words) {
 
 // The largest magnitude of the tile, in each of its lanes.
 __device__ __forceinline__ float tile_amax(const TileShare& share) {
-  float amax = 0.0f;
+  const auto words = __builtin_bit_cast(Elems<__nv_bfloat162_raw, sizeof(share) / 4>, share);
+  __nv_bfloat162 largest(__nv_bfloat162_raw{0, 0});
 #pragma unroll
-  for (const TileUnit& unit : share.units) {
-    const auto x = widen_packed<bfloat16_t, kUnitElems>(unit);
-#pragma unroll
-    for (float value : x.of) amax = fmaxf(amax, fabsf(value));  // ignores NaN
+  for (const __nv_bfloat162_raw& word : words.of) {
+    largest = __hmax2(largest, __habs2(__nv_bfloat162(word)));  // ignores NaN
   }
+  float amax = fmaxf(__low2float(largest), __high2float(largest));
 #pragma unroll
   for (uint32_t lanes = kTileLanes / 2; lanes > 0; lanes /= 2) {
     amax = fmaxf(amax, __shfl_xor_sync(0xffffffffu, amax, lanes, kTileLanes));
@@ -115,11 +108,8 @@ template <bool kAligned>
 __device__ __forceinline__ void store_share(char* tile, uint32_t lane, const TileShare& share,
                                             float scale) {
   const Fp8Quotient quotient(scale);
-#pragma unroll
-  for (uint32_t i = 0; i < kLaneUnits; ++i) {
-    store_aligned<kAligned>(tile + (i * kTileLanes + lane) * kUnitElems,
-                            quotient.divide<e4m3_t, bfloat16_t, kUnitElems>(share.units[i]));
-  }
+  store_aligned<kAligned>(tile + lane * kShareElems,
+                          quotient.divide<e4m3_t, bfloat16_t, kShareElems>(share));
 }
 
 }  // namespace kvops::kernels

@@ -3,6 +3,9 @@
 // quiet one, which the hardware makes.
 #pragma once
 
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
 #include <cstdint>
 
 #include "common/cuda/convert.cuh"
@@ -105,13 +108,52 @@ __device__ __forceinline__ void rotate_pair(float& x, float& y, float cos, float
   x = new_x;
 }
 
+template <class T>
+struct NativePair;
+template <>
+struct NativePair<half_t> {
+  using Type = __half2;
+  using Raw = __half2_raw;
+};
+template <>
+struct NativePair<bfloat16_t> {
+  using Type = __nv_bfloat162;
+  using Raw = __nv_bfloat162_raw;
+};
+
+// Two pairs in each word, by operations of the format itself, which round as often; _rn keeps
+// compilers from fusing them.
+template <class T>
+__device__ __forceinline__ void rotate_words(uint32_t& x, uint32_t& y, uint32_t cos, uint32_t sin) {
+  using Native = typename NativePair<T>::Type;
+  using Raw = typename NativePair<T>::Raw;
+  const auto product = [](uint32_t a, uint32_t b) {
+    return __hmul2_rn(Native(__builtin_bit_cast(Raw, a)), Native(__builtin_bit_cast(Raw, b)));
+  };
+  const Native new_x = __hsub2_rn(product(x, cos), product(y, sin));
+  const Native new_y = __hadd2_rn(product(y, cos), product(x, sin));
+  x = __builtin_bit_cast(uint32_t, static_cast<Raw>(new_x));
+  y = __builtin_bit_cast(uint32_t, static_cast<Raw>(new_y));
+}
+
 // cos_sin.x are the cosines, cos_sin.y the sines.
 template <class T, int kCount>
 __device__ __forceinline__ void rotate_pairs(Pairs<T, kCount>& pairs,
                                              const Pairs<T, kCount>& cos_sin) {
+  if constexpr (sizeof(T) == 2 && kCount % 2 == 0) {
+    using Words = Pairs<uint32_t, kCount / 2>;
+    auto words = __builtin_bit_cast(Words, pairs);
+    const auto factors = __builtin_bit_cast(Words, cos_sin);
 #pragma unroll
-  for (int i = 0; i < kCount; ++i) {
-    rotate_pair(pairs.x.elems[i], pairs.y.elems[i], cos_sin.x.elems[i], cos_sin.y.elems[i]);
+    for (int i = 0; i < kCount / 2; ++i) {
+      rotate_words<T>(words.x.elems[i], words.y.elems[i], factors.x.elems[i], factors.y.elems[i]);
+    }
+    pairs = __builtin_bit_cast(Pairs<T, kCount>, words);
+  } else {
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) {
+      rotate_pair(pairs.x.elems[i], pairs.y.elems[i], cos_sin.x.elems[i], cos_sin.y.elems[i]);
+    }
   }
 }
 
