@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import kvops
-from devices import CUDA
+from devices import CUDA, DEVICES
 from gpu.calls import SLEEP_CYCLES
 from gpu.graph_launches import launches
 
@@ -133,6 +133,25 @@ def test_both_sides_on_the_host(pools, device: str) -> None:
         kvops.transfer_kv_per_layer_mla(src, dst, order, order.flip(0), ITEM_BYTES)
         torch.cuda.synchronize()
         assert torch.equal(dst, src.flip(0))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("form", ["kernel", "tables", "direct"])
+def test_within_one_pool(pools, form: str, device: str) -> None:
+    """A pool may be source and target, of items that are not both."""
+    pool = pools[0].to(device)
+    expected = pool.clone()
+    order = torch.randperm(TOKENS, device=device)
+    sources, targets = order[: TOKENS // 2].clone(), order[TOKENS // 2 :].clone()
+    expected[targets] = expected[sources]
+    if form == "kernel":
+        kvops.transfer_kv_per_layer_mla(pool, pool, sources, targets, ITEM_BYTES)
+    elif form == "tables":
+        layers = table(pool, device=device)
+        kvops.transfer_kv_all_layer_mla(layers, layers, sources, targets, ITEM_BYTES, 1)
+    else:
+        kvops.transfer_kv_direct([pool], [pool], sources, targets, 1)
+    assert torch.equal(pool, expected)
 
 
 @pytest.mark.parametrize("device", CUDA)

@@ -87,6 +87,10 @@ EmbeddingRangesParams validate_transfer_embedding_ranges_direct(const Tensor& sr
                                                                 const IntList& dst_starts,
                                                                 const IntList& lengths);
 
+// Addresses in tables have to be believed, but for null. For hosts that can read the table.
+void check_addresses(const char* op, const char* table_name, const uint64_t* table,
+                     int64_t num_layers);
+
 // Checked mode: raises for the first index that a transfer would skip.
 void check_transfer_indices(const char* op, const int64_t* src_indices, const int64_t* dst_indices,
                             int64_t num_items, const TokenGrid& src, const TokenGrid& dst);

@@ -2,7 +2,6 @@
 // Registered as kvops::transfer_kv_* for CPU tensors, through Transfer<> (transfer/ops.h).
 // Addresses in tables are taken at their word, but for null.
 #include <cstring>
-#include <string>
 
 #include "common/checked_mode.h"
 #include "common/parallel.h"
@@ -15,22 +14,15 @@ namespace {
 
 constexpr int64_t kBytesPerTask = 64 << 10;
 
-void check_table(const TransferParams& p, const TokenMemory& memory) {
-  if (memory.layers == nullptr) return;
-  for (int64_t layer = 0; layer < p.num_layers; ++layer) {
-    if (memory.layers[layer] != 0) continue;
-    const std::string entry = std::string(memory.name) + "[" + std::to_string(layer) + "]";
-    fail({p.op, entry.c_str()}, "must be an address, got 0");
-  }
-}
-
 LayerTables checked_tables(const TransferParams& p) {
+  const auto checked = [&p](const TokenMemory& memory) {
+    if (memory.layers != nullptr) check_addresses(p.op, memory.name, memory.layers, p.num_layers);
+    return memory.layers;
+  };
   LayerTables tables{};
   for (int part = 0; part < p.num_parts; ++part) {
-    check_table(p, p.src.memory[part]);
-    check_table(p, p.dst.memory[part]);
-    tables.src[part] = p.src.memory[part].layers;
-    tables.dst[part] = p.dst.memory[part].layers;
+    tables.src[part] = checked(p.src.memory[part]);
+    tables.dst[part] = checked(p.dst.memory[part]);
   }
   return tables;
 }

@@ -94,11 +94,7 @@ const uint64_t* read_table(const CudaContext& context, const TransferParams& p,
                            const TokenMemory& memory, TableOnHost& table) {
   if (memory.layers == nullptr) return nullptr;
   table.emplace(context, memory.name, memory.layers, p.num_layers);
-  for (int64_t layer = 0; layer < p.num_layers; ++layer) {
-    if (table->data()[layer] != 0) continue;
-    const std::string entry = std::string(memory.name) + "[" + std::to_string(layer) + "]";
-    fail({p.op, entry.c_str()}, "must be an address, got 0");
-  }
+  check_addresses(p.op, memory.name, table->data(), p.num_layers);
   return table->data();
 }
 

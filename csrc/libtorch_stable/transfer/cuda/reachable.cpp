@@ -2,10 +2,9 @@
 #include "transfer/cuda/reachable.h"
 
 #include <algorithm>
-#include <string>
 
-#include "common/checks.h"
 #include "common/cuda/host_indices.h"
+#include "transfer/validate.h"
 
 namespace kvops::cuda {
 namespace {
@@ -47,14 +46,10 @@ int64_t reachable_tokens(const CudaContext& context, MemoryMap& map, const Trans
   for (int part = 0; part < p.num_parts; ++part) {
     const TokenMemory& memory = side.memory[part];
     const HostIndices table(context, memory.name, memory.layers, p.num_layers);
+    check_addresses(p.op, memory.name, table.data(), p.num_layers);
     for (int64_t layer = 0; layer < p.num_layers; ++layer) {
-      const uint64_t address = table.data()[layer];
-      if (address == 0) {
-        const std::string entry = std::string(memory.name) + "[" + std::to_string(layer) + "]";
-        fail({p.op, entry.c_str()}, "must be an address, got 0");
-      }
-      const int64_t bytes =
-          reachable_bytes(map, context.device(), static_cast<uintptr_t>(address), wanted);
+      const auto address = static_cast<uintptr_t>(table.data()[layer]);
+      const int64_t bytes = reachable_bytes(map, context.device(), address, wanted);
       if (bytes < wanted) tokens = std::min(tokens, bytes / item_bytes);
     }
   }
