@@ -26,10 +26,9 @@ def test_an_empty_list_is_nothing_to_do(device: str) -> None:
     assert not pool.any()
 
 
-@pytest.mark.parametrize("device", DEVICES)
-def test_rows_without_bytes_are_nothing_to_do(device: str) -> None:
+def test_rows_without_bytes_are_nothing_to_do() -> None:
     """However many there are: looking at each would take forever."""
-    rows = torch.empty(2**62, 0, device=device)
+    rows = torch.empty(2**62, 0)
     kvops.transfer_embedding_ranges_direct(rows, rows, [0] * 4, [0] * 4, [2**62] * 4)
 
 

@@ -101,7 +101,19 @@ void CopyRun::finish() {
   singly(single_);
   // Last: the host may have to wait for copies of pageable memory.
   singly(planner_.list(CopyKind::kSingly));
+  wait_for_pageable_targets();
   note_swap_paths(used_);
+}
+
+// The driver promises no longer that they are filled when it returns ("might be synchronous"), but
+// who has such memory reads it then: copies that compilers make of pinned memory are pageable.
+void CopyRun::wait_for_pageable_targets() {
+  if (choice_.capturing) return;
+  const std::vector<Copy>& copies = planner_.list(CopyKind::kSingly);
+  const bool any = std::any_of(copies.begin(), copies.end(), [this](const Copy& copy) {
+    return memory_.at(copy.dst).place == Place::kPageable;
+  });
+  if (any) context_.check(cudaStreamSynchronize(context_.stream()), "waiting for host memory");
 }
 
 // Returns how many copies from the front are done with. Unless these are all, it may be that none

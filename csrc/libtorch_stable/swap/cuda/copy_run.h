@@ -53,6 +53,7 @@ class CopyRun {
   void by_batch_or_singly(std::span<const Copy> copies);
   size_t by_batch(std::span<const Copy> copies);
   void singly(std::span<const Copy> copies);
+  void wait_for_pageable_targets();
 
   const CudaContext& context_;
   const DriverEntry& driver_;
