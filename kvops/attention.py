@@ -134,9 +134,11 @@ def paged_attention_v2(
     Args:
         out: as for `paged_attention_v1`.
         exp_sums: float32 [num_seqs, num_heads, P], contiguous, P >= ceil(max_seq_len / 512),
-            written: the sum of exp(logit - max_logits) of each partition.
-        max_logits: float32, shape of `exp_sums`, contiguous, written: the largest logit of each
-            partition.
+            written: sums of exp(logit - max_logits). On CPU those of each partition; on CUDA
+            the first one has those of all partitions, the others have 0.
+        max_logits: float32, shape of `exp_sums`, contiguous, written: what the sums are relative
+            to. On CPU the largest logit of each partition; on CUDA about the largest of all (at
+            most 2.8 below), and -inf where the sum is 0.
         tmp_out: [num_seqs, num_heads, P, head_size], dtype of `query`, contiguous; room for
             partial results. What it holds afterwards is not specified; on CPU it is not touched.
         query, key_cache, value_cache, num_kv_heads, scale: as for `paged_attention_v1`.

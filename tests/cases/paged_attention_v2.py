@@ -20,8 +20,9 @@ def sample(name: str, problem: Problem, spare_partitions: int = 0) -> Sample:
 class CompareWithSums:
     """Compares `out` as version 1 does, and what the partitions' sums and maxima combine to.
 
-    How a row's mass is spread over its partitions is free; entries past a sequence keep their
-    bytes. A call is compared output by output, in the order of `outputs`.
+    That is the row's sum relative to the expected maximum: how its mass is spread over partitions,
+    and what the sums are relative to, is free. Entries past a sequence keep their bytes. A call is
+    compared output by output, in the order of `outputs`.
     """
 
     def __init__(self) -> None:
@@ -38,10 +39,9 @@ class CompareWithSums:
             pairs = [(self._sums, args["exp_sums"]), (actual, expected)]
             for left, right in pairs:
                 assert_same_bytes(name, left[~is_used], right[~is_used], args)
-            maxima, sums = _combined(self._sums, actual, is_used)
-            expected_maxima, expected_sums = _combined(args["exp_sums"], expected, is_used)
-            compare("max_logits", maxima, expected_maxima, args)
-            compare("exp_sums", sums, expected_sums, args)
+            largest = _largest(expected, is_used)
+            sums = _combined(self._sums, actual, is_used, largest)
+            compare("exp_sums", sums, _combined(args["exp_sums"], expected, is_used, largest), args)
 
 
 def _is_used(sums: Tensor, args: Args) -> Tensor:
@@ -52,13 +52,19 @@ def _is_used(sums: Tensor, args: Args) -> Tensor:
     return (index < partitions[:, None, None]).expand(sums.shape)
 
 
-def _combined(sums: Tensor, maxima: Tensor, is_used: Tensor) -> tuple[Tensor, Tensor]:
-    """Maximum and sum of whole rows, [num_seqs, num_heads]."""
-    maxima = torch.where(is_used, maxima, -torch.inf)
+def _largest(maxima: Tensor, is_used: Tensor) -> Tensor:
+    """Of a row's partitions, [num_seqs, num_heads]; 0 where a row has none."""
     nothing = maxima.new_full([*maxima.shape[:2], 1], -torch.inf)
-    largest = torch.cat([maxima, nothing], dim=2).amax(dim=2)
-    weights = torch.where(maxima == -torch.inf, 0.0, (maxima - largest[:, :, None]).exp())
-    return largest, torch.where(is_used, sums * weights, 0.0).sum(dim=2)
+    largest = torch.cat([torch.where(is_used, maxima, -torch.inf), nothing], dim=2).amax(dim=2)
+    return torch.where(largest == -torch.inf, 0.0, largest)
+
+
+def _combined(sums: Tensor, maxima: Tensor, is_used: Tensor, largest: Tensor) -> Tensor:
+    """Sum of exp(logit - largest) of whole rows, [num_seqs, num_heads]."""
+    weights = (maxima.double() - largest[:, :, None].double()).exp()
+    # A partition that is empty has any maximum.
+    terms = torch.where(is_used & (sums != 0), sums * weights, 0.0)
+    return terms.sum(dim=2)
 
 
 CASE = OpCase(

@@ -24,6 +24,7 @@ PASSING, FAILING = "def test_it():\n    pass\n", "def test_it():\n    assert Fal
         ("========= ERROR SUMMARY: 0 errors\n", 0),
         ("========= Invalid read\n========= ERROR SUMMARY: 12 errors\n", 12),
         ("========= ERROR SUMMARY: 1 error\n", 1),
+        ("= ERROR SUMMARY: 25 errors\n= ERROR SUMMARY: 5 errors were not printed. Use\n", 25),
         ("========= RACECHECK SUMMARY: 0 hazards displayed (0 errors, 0 warnings)\n", 0),
         ("========= RACECHECK SUMMARY: 3 hazards displayed (2 errors, 1 warning)\n", 3),
         ("========= Target application terminated before first instrumented API call\n", None),

@@ -16,10 +16,12 @@
 
 namespace kvops::kernels {
 
-// Of each octet of a stage's tile: bit t says that token t exists and has a block.
 struct StageInfo {
-  uint8_t masks[kMaxWarps * kWarpTokens / kOctet];
+  // Of each warp that computes: bit t says that its token t exists and has a block. Written as one
+  // word: the first token's bit is the lowest one.
+  uint16_t masks[kMaxWarps];
 };
+static_assert(kMaxWarps * kWarpTokens == 64);
 static_assert(sizeof(StageInfo) <= kStageInfoBytes);
 
 static __device__ __forceinline__ StageInfo* stage_info(const AttentionPlan& plan, char* shared,
@@ -146,17 +148,24 @@ class PageLoader {
     barriers_.pieces_issued(slot);
   }
 
+  // Written by the lane that announces the stage: what it did before is seen with that.
   __device__ __forceinline__ void note_masks(int slot, const Chunk& chunk) const {
-    const int octets = static_cast<int>(chunk_tokens_) / kOctet;
-    if (static_cast<uint32_t>(lane_) * chunk_tokens_ < tile_tokens_) {
-      uint8_t* masks = stage_info(plan_, shared_, slot)->masks + lane_ * octets;
+    const uint64_t own =
+        chunk.tokens == 0 ? 0 : (~uint64_t{0} >> (64 - chunk.tokens)) << (lane_ * chunk_tokens_);
+    const uint64_t mask = or_of_lanes(own);
+    if (lane_ == 0) *reinterpret_cast<uint64_t*>(stage_info(plan_, shared_, slot)) = mask;
+  }
+
+  static __device__ __forceinline__ uint64_t or_of_lanes(uint64_t own) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+    const auto low = __reduce_or_sync(~0u, static_cast<uint32_t>(own));
+    const auto high = __reduce_or_sync(~0u, static_cast<uint32_t>(own >> 32));
+    return uint64_t{high} << 32 | low;
+#else
 #pragma unroll 1
-      for (int i = 0; i < octets; ++i) {
-        const int left = static_cast<int>(chunk.tokens) - i * kOctet;
-        masks[i] = static_cast<uint8_t>(left >= kOctet ? 0xff : left > 0 ? (1 << left) - 1 : 0);
-      }
-    }
-    __syncwarp();
+    for (int step = 16; step > 0; step /= 2) own |= __shfl_xor_sync(~0u, own, step);
+    return own;
+#endif
   }
 
   // ---- pieces: chunks are octets here

@@ -95,8 +95,7 @@ static __device__ __forceinline__ void attend_share(const PagedAttentionParams& 
     const int32_t end = walk.tile + walk.piece_tiles();
     for (int32_t tile = walk.tile; tile < end; ++tile) {
       barriers.wait_until_full(at);
-      const uint32_t mask = *reinterpret_cast<const uint16_t*>(
-          stage_info(plan, shared, at.slot)->masks + warp * (kWarpTokens / kOctet));
+      const uint32_t mask = stage_info(plan, shared, at.slot)->masks[warp];
       const char* stage = shared + plan.shared.stages + at.slot * layout.bytes;
       // Only looked at where there is a token: then it is the distance.
       const uint32_t position = (static_cast<uint32_t>(tile) * static_cast<uint32_t>(plan.warps) +
