@@ -55,7 +55,7 @@ class FmaEngine {
   static constexpr bool kMayBeUnaligned = true;
   static constexpr int kArchitecture = 0;
   static constexpr int kCombineBatch = 8;
-  static constexpr int kBlocks = 2;  // of a multiprocessor
+  static constexpr int kGroups = kMaxGroups;  // at most
 
   __device__ FmaEngine(const PagedAttentionParams& p, const AttentionPlan& plan,
                        const StageOffsets& offsets, char* shared)

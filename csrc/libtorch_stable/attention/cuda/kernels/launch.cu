@@ -46,7 +46,8 @@ int32_t newest_code(int32_t architecture) {
   return newest;
 }
 
-// For tools that look for reads of memory that nobody wrote: is_last_arrival() does that on purpose.
+// For tools that look for reads of memory that nobody wrote: is_last_arrival() does that on
+// purpose.
 bool clears_arrivals() {
   static const bool wish = std::getenv("KVOPS_CLEAR_WORKSPACE") != nullptr;
   return wish;
@@ -87,8 +88,8 @@ cudaError_t read_device_limits(int device, DeviceLimits& limits) {
 cudaError_t launch_paged_attention(const PagedAttentionParams& p, const AttentionPlan& plan,
                                    cudaStream_t stream) {
   if (clears_arrivals()) {
-    const cudaError_t error = cudaMemsetAsync(
-        plan.workspace.arrivals, 0, plan.grid * sizeof(*plan.workspace.arrivals), stream);
+    const cudaError_t error = cudaMemsetAsync(plan.workspace.arrivals, 0,
+                                              plan.grid * sizeof(*plan.workspace.arrivals), stream);
     if (error != cudaSuccess) return error;
   }
   const bool uses_mma =

@@ -25,8 +25,8 @@ class MmaEngine {
   using Cache = CacheElem;
   static constexpr bool kMayBeUnaligned = false;
   static constexpr int kArchitecture = 800;
-  static constexpr int kCombineBatch = 16;
-  static constexpr int kBlocks = kMaxDims * kHeadTiles > 256 ? 1 : 2;  // of a multiprocessor
+  static constexpr int kCombineBatch = 20;
+  static constexpr int kGroups = kMaxDims * kHeadTiles > 256 ? 1 : kMaxGroups;  // at most
 
   __device__ MmaEngine(const PagedAttentionParams& p, const AttentionPlan& plan,
                        const StageOffsets& offsets, char* shared)
@@ -164,15 +164,16 @@ class MmaEngine {
     return step * 16 + (kIsFp8 ? 4 * column_ + 2 * pair : 2 * column_ + 8 * pair);
   }
 
-  __device__ __forceinline__ uint32_t query_pair(int64_t at, int dim) const {
-    if (dim >= dims_) return 0;
-    return *reinterpret_cast<const uint32_t*>(static_cast<const uint16_t*>(p_.query) + at + dim);
+  __device__ __forceinline__ uint32_t query_pair(const QueryRow& row, int dim) const {
+    const auto* const from = static_cast<const uint16_t*>(p_.query) + row.at + dim;
+    uint32_t pair = 0;
+    if (row.exists && dim < dims_) pair = *reinterpret_cast<const uint32_t*>(from);
+    return pair;
   }
 
   // B operands of one step: the lane's column is its row of the query.
   __device__ __forceinline__ uint2 query_step(const QueryRow& row, int step) const {
-    if (!row.exists) return {0, 0};
-    return {query_pair(row.at, query_dim(step, 0)), query_pair(row.at, query_dim(step, 1))};
+    return {query_pair(row, query_dim(step, 0)), query_pair(row, query_dim(step, 1))};
   }
 
   // bfloat16 has a wider range than half, so a row is scaled by a power of two: its largest element

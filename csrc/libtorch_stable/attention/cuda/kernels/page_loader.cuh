@@ -1,27 +1,27 @@
 // Brings keys and values from their pages into the stages of a block, tiles ahead of the
-// computation: the work of two warps, one for keys and one for values. The only code that knows
-// where tokens are in a cache: another layout of pages is another set of strides here. What is no
-// token of the sequence holds anything in a stage; masks say so.
+// computation: the work of two warps of each group, one for keys and one for values. The only code
+// that knows where tokens are in a cache: another layout of pages is another set of strides here.
+// What is no token of the sequence holds anything in a stage; masks say so.
 #pragma once
 
 #include <cstdint>
 
 #include "attention/block_sparse.h"
 #include "attention/cuda/kernels/async_copy.cuh"
+#include "attention/cuda/kernels/combine_units.cuh"
 #include "attention/cuda/kernels/plan.h"
 #include "attention/cuda/kernels/stage_barriers.cuh"
-#include "attention/cuda/kernels/unit_result.cuh"
 #include "attention/cuda/kernels/work_split.cuh"
 #include "common/cuda/skipped.cuh"
 
 namespace kvops::kernels {
 
 struct StageInfo {
-  // Of each warp that computes: bit t says that its token t exists and has a block. Written as one
+  // Of each warp of a group: bit t says that its token t exists and has a block. Written as one
   // word: the first token's bit is the lowest one.
-  uint16_t masks[kMaxWarps];
+  uint16_t masks[kMaxTileWarps];
 };
-static_assert(kMaxWarps * kWarpTokens == 64);
+static_assert(kMaxTileWarps * kWarpTokens == 64);
 static_assert(sizeof(StageInfo) <= kStageInfoBytes);
 
 static __device__ __forceinline__ StageInfo* stage_info(const AttentionPlan& plan, char* shared,
@@ -34,46 +34,48 @@ template <class Cache, bool kMayBeUnaligned>
 class PageLoader {
  public:
   __device__ PageLoader(const PagedAttentionParams& p, const AttentionPlan& plan, char* shared,
-                        bool loads_keys)
+                        int loader)
       : p_(p),
         plan_(plan),
         shared_(shared),
         barriers_(plan, shared),
         lane_(static_cast<int>(threadIdx.x % 32)),
-        loads_keys_(loads_keys),
-        cache_(static_cast<const Cache*>(loads_keys ? p.key_cache : p.value_cache)),
-        block_stride_(loads_keys ? p.key_block_stride : p.value_block_stride),
-        head_stride_(loads_keys ? p.key_head_stride : p.value_head_stride),
-        tile_tokens_(static_cast<uint32_t>(plan.warps * kWarpTokens)),
+        group_(loader / kLoaderWarps),
+        loads_keys_(loader % kLoaderWarps == 0),
+        cache_(static_cast<const Cache*>(loads_keys_ ? p.key_cache : p.value_cache)),
+        block_stride_(loads_keys_ ? p.key_block_stride : p.value_block_stride),
+        head_stride_(loads_keys_ ? p.key_head_stride : p.value_head_stride),
+        tile_tokens_(static_cast<uint32_t>(plan.tile_warps * kWarpTokens)),
         chunk_tokens_(plan.copy == PageCopy::kWhole ? static_cast<uint32_t>(p.block_size)
                                                     : kOctet) {}
 
   __device__ __forceinline__ void run(ShareWalk walk) {
     RingPlace at;
+    Turn turn(group_);
+    bool has_claimed = group_ != 0 || !loads_keys_ || lane_ != 0;
     for (; walk.left > 0; walk.next_piece(p_, plan_)) {
       const UnitHeads heads = unit_heads(plan_, walk.unit);
       const Cache* from = cache_ + heads.kv_head * head_stride_;
       const int32_t end = walk.tile + walk.piece_tiles();
-      Chunk next = look_up(walk, heads.first, walk.tile);
-      for (int32_t tile = walk.tile; tile < end; ++tile) {
-        const Chunk chunk = next;
-        // Block ids are looked up one tile before they are needed.
-        if (tile + 1 < end) next = look_up(walk, heads.first, tile + 1);
-        barriers_.wait_until_free(at);
-        fill(at.slot, chunk, from);
-        at.advance(plan_);
+      int32_t next = block_of(walk, walk.tile + turn.left());
+      for (int32_t tile = walk.tile; tile < end; ++tile, at.advance(plan_)) {
+        if (!turn.is_mine(plan_)) continue;
+        // Block ids are on their way from one tile before they are needed.
+        const int32_t block = next;
+        next = block_of(walk, tile + plan_.groups);
         // When the ring is full for the first time there is time for something else.
-        if (at.round == 1 && at.slot == 0) claim();
+        if (at.round > 0 && !has_claimed) {
+          claim_arrivals(plan_);
+          has_claimed = true;
+        }
+        barriers_.wait_until_free(at);
+        fill(at.slot, chunk_of(walk, heads.first, tile, block), from);
       }
     }
-    if (at.round == 0) claim();
+    if (!has_claimed) claim_arrivals(plan_);
   }
 
  private:
-  __device__ __forceinline__ void claim() const {
-    if (lane_ == 0 && loads_keys_) claim_arrivals(plan_);
-  }
-
   // Tokens of one page that a lane looks after: chunk `lane` of the tile.
   struct Chunk {
     int32_t block;
@@ -81,14 +83,30 @@ class PageLoader {
     uint32_t tokens;  // to be attended to, from the first one on
   };
 
-  __device__ __forceinline__ Chunk look_up(const ShareWalk& walk, int head, int32_t tile) const {
-    // Below 2^31 + 64.
-    const uint32_t offset = static_cast<uint32_t>(lane_) * chunk_tokens_;
-    const uint32_t start = static_cast<uint32_t>(tile) * tile_tokens_ + offset;
-    const auto seq_len = static_cast<uint32_t>(walk.seq_len);
-    if (offset >= tile_tokens_ || start >= seq_len) return {};
+  // Of the lane's chunk; below 2^31 + 64.
+  __device__ __forceinline__ uint32_t first_token(int32_t tile) const {
+    return static_cast<uint32_t>(tile) * tile_tokens_ +
+           static_cast<uint32_t>(lane_) * chunk_tokens_;
+  }
+  __device__ __forceinline__ bool has_chunk(const ShareWalk& walk, uint32_t start) const {
+    return static_cast<uint32_t>(lane_) * chunk_tokens_ < tile_tokens_ &&
+           start < static_cast<uint32_t>(walk.seq_len);
+  }
+
+  // The block table's entry for the lane's chunk, whatever it is.
+  __device__ __forceinline__ int32_t block_of(const ShareWalk& walk, int32_t tile) const {
+    const uint32_t start = first_token(tile);
+    if (!has_chunk(walk, start)) return 0;
     const uint32_t page = plan_.page_tokens.narrow_quotient(start);
-    const int32_t block = __ldg(p_.block_tables + walk.seq * p_.table_seq_stride + page);
+    return __ldg(p_.block_tables + walk.seq * p_.table_seq_stride + page);
+  }
+
+  __device__ __forceinline__ Chunk chunk_of(const ShareWalk& walk, int head, int32_t tile,
+                                            int32_t block) const {
+    const uint32_t start = first_token(tile);
+    if (!has_chunk(walk, start)) return {};
+    const auto seq_len = static_cast<uint32_t>(walk.seq_len);
+    const uint32_t page = plan_.page_tokens.narrow_quotient(start);
     const uint32_t page_start = page * static_cast<uint32_t>(p_.block_size);
     if (block < 0 || block >= p_.num_blocks) {
       if (start == page_start && loads_keys_)
@@ -268,6 +286,7 @@ class PageLoader {
   char* shared_;
   StageBarriers barriers_;
   int lane_;
+  int group_;
   bool loads_keys_;  // else values
   const Cache* cache_;
   int64_t block_stride_;

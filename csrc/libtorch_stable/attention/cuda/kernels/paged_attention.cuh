@@ -1,6 +1,7 @@
-// The kernel of paged attention: one block after the other, each its share of all tiles
-// (work_split.cuh). Two warps load tiles into a ring of stages (page_loader.cuh), the others attend
-// to 16 tokens of each (the engine) and add up at the end of a unit (unit_result.cuh). Launched
+// The kernel of paged attention: one block for each multiprocessor, each its share of all tiles
+// (work_split.cuh). Two groups of warps take turns with tiles: two warps of a group load them into
+// its stages of a ring (page_loader.cuh), each of the others attends to 16 tokens (the engine).
+// Together all groups add up at the end of a unit (unit_result.cuh, combine_units.cuh). Launched
 // through launch_paged_attention for each engine; see instantiations/. Shared memory is
 // plan.shared.
 #pragma once
@@ -10,6 +11,7 @@
 #include <atomic>
 #include <cstdint>
 
+#include "attention/cuda/kernels/combine_units.cuh"
 #include "attention/cuda/kernels/page_loader.cuh"
 #include "attention/cuda/kernels/stage.cuh"
 #include "attention/cuda/kernels/stage_barriers.cuh"
@@ -84,29 +86,32 @@ static __device__ __forceinline__ void attend_share(const PagedAttentionParams& 
                                                     const AttentionPlan& plan,
                                                     const TileRange& range, ShareWalk walk,
                                                     char* shared) {
-  const auto warp = static_cast<int>(threadIdx.x / 32);
+  const auto group = static_cast<int>(threadIdx.x / 32) >= plan.tile_warps ? 1 : 0;
+  const int warp = static_cast<int>(threadIdx.x / 32) - group * plan.tile_warps;
   const StageBarriers barriers(plan, shared);
   const StageLayout& layout = plan.shared.stage;
   const StageOffsets offsets(layout, warp, plan.key_piece_bytes,
                              static_cast<int>(sizeof(typename Engine::Cache)));
   Engine engine(p, plan, offsets, shared);
+  Turn turn(group);
   for (RingPlace at; walk.left > 0; walk.next_piece(p, plan)) {
     engine.begin_unit(walk.seq, unit_heads(plan, walk.unit));
     const int32_t end = walk.tile + walk.piece_tiles();
-    for (int32_t tile = walk.tile; tile < end; ++tile) {
+    for (int32_t tile = walk.tile; tile < end; ++tile, at.advance(plan)) {
+      if (!turn.is_mine(plan)) continue;
       barriers.wait_until_full(at);
       const uint32_t mask = stage_info(plan, shared, at.slot)->masks[warp];
       const char* stage = shared + plan.shared.stages + at.slot * layout.bytes;
       // Only looked at where there is a token: then it is the distance.
-      const uint32_t position = (static_cast<uint32_t>(tile) * static_cast<uint32_t>(plan.warps) +
-                                 static_cast<uint32_t>(warp)) *
-                                kWarpTokens;
+      const uint32_t position =
+          (static_cast<uint32_t>(tile) * static_cast<uint32_t>(plan.tile_warps) +
+           static_cast<uint32_t>(warp)) *
+          kWarpTokens;
       if (mask != 0) {
         engine.attend({stage + offsets.keys, stage + offsets.values, mask,
                        static_cast<int32_t>(position + 1 - static_cast<uint32_t>(walk.seq_len))});
       }
       barriers.release(at.slot);
-      at.advance(plan);
     }
     finish_unit(p, plan, range, piece_at(plan, range, walk), engine, shared);
   }
@@ -114,7 +119,7 @@ static __device__ __forceinline__ void attend_share(const PagedAttentionParams& 
 }
 
 template <class Engine>
-__global__ void __launch_bounds__((kMaxWarps + kLoaderWarps) * 32, Engine::kBlocks)
+__global__ void __launch_bounds__(Engine::kGroups*(kMaxTileWarps + kLoaderWarps) * 32, 1)
     paged_attention_kernel(const __grid_constant__ PagedAttentionParams p,
                            const __grid_constant__ AttentionPlan plan) {
 #if defined(__CUDA_ARCH__)
@@ -134,10 +139,9 @@ __global__ void __launch_bounds__((kMaxWarps + kLoaderWarps) * 32, Engine::kBloc
     if (loader < 0) {
       attend_share<Engine>(p, plan, range, walk, shared);
     } else {
-      PageLoader<typename Engine::Cache, Engine::kMayBeUnaligned> pages(p, plan, shared,
-                                                                        loader == 0);
-      pages.run(walk);
-      if (loader > 0) tidy_up(p, plan);
+      PageLoader<typename Engine::Cache, Engine::kMayBeUnaligned>(p, plan, shared, loader)
+          .run(walk);
+      if (loader == 1) tidy_up(p, plan);
     }
   }
 }
@@ -170,7 +174,8 @@ cudaError_t launch_engine(const PagedAttentionParams& p, const AttentionPlan& pl
   const cudaError_t error = allow_shared_memory<Engine>(plan);
   if (error != cudaSuccess) return error;
   paged_attention_kernel<Engine>
-      <<<static_cast<unsigned>(plan.grid), static_cast<unsigned>((plan.warps + kLoaderWarps) * 32),
+      <<<static_cast<unsigned>(plan.grid),
+         static_cast<unsigned>((plan.warps + plan.groups * kLoaderWarps) * 32),
          static_cast<size_t>(plan.shared.bytes), stream>>>(p, plan);
   return cudaGetLastError();
 }

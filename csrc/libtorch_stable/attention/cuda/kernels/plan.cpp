@@ -15,8 +15,11 @@ namespace {
 constexpr int64_t kBoundary = 128;  // of every part of shared memory and workspace
 // Shared memory that CUDA takes for itself, per block.
 constexpr int32_t kReservedBytes = 1024;
-// Longer pages would put the values of eight dimensions into the same banks.
-constexpr int64_t kLongestWholePage = 64;
+// Of a page that is copied whole, at most: a tile.
+constexpr int64_t kLongestWholePage = kMaxTileWarps * kWarpTokens;
+// A call has few units if there are so many multiprocessors for each, divided by the heads of a
+// unit: the more heads and the more blocks a unit has, the longer it takes to add up.
+constexpr int64_t kMultiprocessorsOfUnit = 10;
 
 template <class Int>
 Int round_up(Int value, Int step) {
@@ -43,14 +46,14 @@ bool is_aligned(const PagedAttentionParams& p, int64_t key_bytes, int64_t value_
 
 void choose_copy(const PagedAttentionParams& p, const DeviceLimits& limits, AttentionPlan& plan) {
   const int64_t elem = cache_elem_bytes(p);
-  const bool is_power_of_2 = (p.block_size & (p.block_size - 1)) == 0;
+  const bool is_whole = kLongestWholePage % p.block_size == 0;
   plan.key_piece_bytes = static_cast<int32_t>(p.x * elem);
   plan.value_piece_bytes = elem == 1 && p.block_size % kWarpTokens != 0 ? 8 : 16;
   // Sizes within a page are multiples of 8 elements anyway, and of 16 bytes in whole.
   if (!is_aligned(p, plan.key_piece_bytes, plan.value_piece_bytes)) {
     plan.copy = PageCopy::kElements;
-  } else if (limits.architecture >= 90 && is_power_of_2 && p.block_size <= kLongestWholePage &&
-             p.block_size * p.head_size * elem % 16 == 0 && is_aligned(p, 16, 16)) {
+  } else if (limits.architecture >= 90 && is_whole && p.block_size * p.head_size * elem % 16 == 0 &&
+             is_aligned(p, 16, 16)) {
     plan.copy = PageCopy::kWhole;
   } else {
     plan.copy = PageCopy::kPieces;
@@ -79,14 +82,15 @@ void choose_units(const PagedAttentionParams& p, const DeviceLimits& limits, Att
   plan.units = static_cast<int32_t>(plan.units_per_kv_head * p.num_kv_heads);
 }
 
-StageLayout stage_layout(const PagedAttentionParams& p, const AttentionPlan& plan, int32_t warps) {
+StageLayout stage_layout(const PagedAttentionParams& p, const AttentionPlan& plan,
+                         int32_t tile_warps) {
   const auto head_size = static_cast<int32_t>(p.head_size);
   const auto elem = static_cast<int32_t>(cache_elem_bytes(p));
-  const int32_t tokens = warps * kWarpTokens;
+  const int32_t tokens = tile_warps * kWarpTokens;
   StageLayout stage = {};
   if (plan.copy == PageCopy::kWhole) {
     // As it is in the page.
-    const int32_t chunk = static_cast<int32_t>(p.block_size);
+    const auto chunk = static_cast<int32_t>(p.block_size);
     stage = {.chunk_shift = std::countr_zero(static_cast<uint32_t>(chunk)),
              .key_chunk = chunk * head_size * elem,
              .key_pitch = chunk * static_cast<int32_t>(p.x) * elem,
@@ -120,9 +124,10 @@ StageLayout stage_layout(const PagedAttentionParams& p, const AttentionPlan& pla
   return stage;
 }
 
-SharedLayout layout(const PagedAttentionParams& p, const AttentionPlan& plan, int32_t warps,
-                    int32_t stages) {
+SharedLayout layout(const PagedAttentionParams& p, const AttentionPlan& plan, int32_t groups,
+                    int32_t tile_warps, int32_t stages) {
   const auto head_size = static_cast<int32_t>(p.head_size);
+  const int32_t warps = groups * tile_warps;
   SharedLayout shared = {};
   int32_t end = 0;
   const auto take = [&end](int32_t bytes) {
@@ -130,9 +135,12 @@ SharedLayout layout(const PagedAttentionParams& p, const AttentionPlan& plan, in
     end += round_up(bytes, static_cast<int32_t>(kBoundary));
     return begin;
   };
-  shared.stage = stage_layout(p, plan, warps);
+  shared.stage = stage_layout(p, plan, tile_warps);
   shared.stages = take(stages * shared.stage.bytes);
-  shared.merge = take(warps * std::min(plan.unit_heads, kMergeRows) * (head_size + kMergePad) * 4);
+  const int32_t merge_rows = warps * std::min(plan.unit_heads, kMergeRows);
+  const int32_t combine_rows = warps * 32 / kCombineParts;
+  shared.merge =
+      take(std::max(merge_rows * (head_size + kMergePad) * 4, combine_rows * kRowSumBytes));
   shared.merge_states = take(warps * plan.unit_heads * 8);
   if (plan.engine == AttentionEngine::kMma16) {
     shared.engine = take(p.head_size > 128 ? 16 * 2 * 32 * 8 : 0);  // queries
@@ -151,35 +159,47 @@ SharedLayout layout(const PagedAttentionParams& p, const AttentionPlan& plan, in
   return shared;
 }
 
-// What is under way in a multiprocessor hides the latency of memory: two blocks of as many stages
-// as fit, or fewer and smaller blocks. False if there is no room for two stages of whole pages.
+// What is under way in a multiprocessor hides the latency of memory: as many stages as fit, and two
+// groups of warps, so that one waits while the other computes. They are blocks of their own, so
+// that one attends while the other adds up at the end of a unit; or where there are few units, one
+// block: fewer blocks share a unit, and less is added up. Or fewer and smaller ones. False if there
+// is no room for two stages of whole pages.
 bool choose_stages(const PagedAttentionParams& p, const DeviceLimits& limits, AttentionPlan& plan,
                    int32_t& blocks) {
   struct Choice {
     int32_t blocks;  // of a multiprocessor
-    int32_t warps;
+    int32_t groups;  // of a block
+    int32_t tile_warps;
     int32_t fewest_stages;
   };
-  constexpr Choice kChoices[] = {{2, 4, 3}, {2, 2, 3}, {1, 4, 2}, {1, 2, 2},
-                                 {1, 1, 2}, {1, 4, 1}, {1, 2, 1}, {1, 1, 1}};
-  // These need so many registers that a second block has no room.
+  constexpr Choice kChoices[] = {{2, 1, 4, 3}, {1, 2, 4, 4}, {1, 2, 2, 4},
+                                 {1, 1, 4, 2}, {1, 1, 2, 2}, {1, 1, 1, 2},
+                                 {1, 1, 4, 1}, {1, 1, 2, 1}, {1, 1, 1, 1}};
+  const int32_t most = limits.architecture >= 80 ? kMaxStages : kMaxNamedStages;
+  // These need so many registers that a second group has no room.
   const bool is_alone = plan.engine == AttentionEngine::kMma16 && p.head_size > 128;
+  const bool has_few_units = p.num_seqs * plan.units * kMultiprocessorsOfUnit <=
+                             int64_t{limits.multiprocessors} * plan.unit_heads;
   for (const Choice& choice : kChoices) {
-    if (is_alone && choice.blocks > 1) continue;
+    if (is_alone && choice.blocks * choice.groups > 1) continue;
+    if (has_few_units && choice.blocks > 1) continue;
     // A page that is copied whole lies in one tile.
     if (plan.copy == PageCopy::kWhole &&
-        (choice.fewest_stages < 2 || choice.warps * kWarpTokens < p.block_size)) {
+        (choice.fewest_stages < 2 || choice.tile_warps * kWarpTokens < p.block_size)) {
       continue;
     }
-    for (int32_t stages = choice.fewest_stages == 1 ? 1 : kMaxStages;
-         stages >= choice.fewest_stages; --stages) {
-      const SharedLayout shared = layout(p, plan, choice.warps, stages);
+    // Every stage is of one group only, which so sees each of its rounds.
+    for (int32_t stages = choice.fewest_stages == 1 ? 1 : most; stages >= choice.fewest_stages;
+         stages -= choice.groups) {
+      const SharedLayout shared = layout(p, plan, choice.groups, choice.tile_warps, stages);
       const bool fits_block = shared.bytes <= limits.shared_bytes_block;
       const bool fits_multiprocessor =
           choice.blocks * (shared.bytes + kReservedBytes) <= limits.shared_bytes_multiprocessor;
       const bool is_last = &choice == std::end(kChoices) - 1;
       if ((fits_block && fits_multiprocessor) || is_last) {
-        plan.warps = choice.warps;
+        plan.groups = choice.groups;
+        plan.tile_warps = choice.tile_warps;
+        plan.warps = choice.groups * choice.tile_warps;
         plan.stages = stages;
         plan.shared = shared;
         blocks = choice.blocks;
@@ -214,7 +234,7 @@ AttentionPlan plan_paged_attention(const PagedAttentionParams& p, const DeviceLi
   }
   const int64_t most = static_cast<int64_t>(limits.multiprocessors) * blocks;
   // No more blocks than there can be tiles; at least one, for sequences without tokens.
-  const int64_t tile_tokens = plan.warps * kWarpTokens;
+  const int64_t tile_tokens = plan.tile_warps * kWarpTokens;
   const int64_t tiles = (std::min(p.max_tokens, kLongest) + tile_tokens - 1) / tile_tokens;
   const int64_t per_sequence = std::min(most, std::max<int64_t>(tiles, 1) * plan.units);
   plan.grid = static_cast<int32_t>(std::min(most, per_sequence * std::min(p.num_seqs, most)));

@@ -17,16 +17,23 @@ namespace kvops::kernels {
 inline constexpr int kOctet = 8;
 // A warp attends to 16 tokens of a tile.
 inline constexpr int kWarpTokens = 16;
-// Of a block, that compute.
-inline constexpr int kMaxWarps = 4;
-// Of a block, after those: one for keys, one for values.
+// Warps of a block are in groups that take turns with tiles. First come those of all groups that
+// compute, then those that load: for each group one for keys and one for values.
+inline constexpr int kMaxGroups = 2;
+inline constexpr int kMaxTileWarps = 4;
 inline constexpr int kLoaderWarps = 2;
-inline constexpr int kMaxStages = 6;
+inline constexpr int kMaxStages = 12;
+// Before sm_80: stages have named barriers, of which there are few.
+inline constexpr int kMaxNamedStages = 6;
 // Rows (query heads) of a unit whose results are added up across warps at a time.
 inline constexpr int kMergeRows = 4;
 // Floats between two rows, so that rows lie in different banks.
 inline constexpr int kMergePad = 8;
-// Of shared memory: a StageInfo (page_loader.cuh), Combines (unit_result.cuh).
+// Threads that add up pieces of the same row, if there are enough.
+inline constexpr int kCombineParts = 2;
+// Of shared memory: a RowSum (unit_result.cuh).
+inline constexpr int kRowSumBytes = 32;
+// Of shared memory: a StageInfo (page_loader.cuh), Combines (combine_units.cuh).
 inline constexpr int kStageInfoBytes = 16;
 inline constexpr int kCombinesBytes = 256;
 // Of a word that counts the blocks of a unit that have arrived; the others are the call's number.
@@ -75,7 +82,8 @@ struct StageLayout {
 struct SharedLayout {
   StageLayout stage;
   int32_t stages;
-  int32_t merge;         // float [warps][min(unit_heads, kMergeRows)][head_size + kMergePad]
+  int32_t merge;         // float [warps][min(unit_heads, kMergeRows)][head_size + kMergePad],
+                         // at the end RowSum [threads that compute / kCombineParts]
   int32_t merge_states;  // float2 [warps][unit_heads]
   int32_t engine;        // of the engine's own
   int32_t engine_warp;   // likewise, [warps][engine_warp_bytes]
@@ -99,7 +107,9 @@ struct AttentionPlan {
   int32_t units_per_kv_head = 0;
   int32_t unit_heads = 0;  // the last unit of a KV head may have fewer
   int32_t group = 0;       // query heads of a KV head
-  int32_t warps = 0;       // that compute
+  int32_t tile_warps = 0;  // that compute with one tile; a power of 2
+  int32_t groups = 0;      // of those
+  int32_t warps = 0;       // that compute: of all groups
   int32_t stages = 0;
   int32_t grid = 0;
   int32_t few_blocks = 0;         // of the grid: one for each multiprocessor

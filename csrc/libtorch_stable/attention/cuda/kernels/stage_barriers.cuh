@@ -13,7 +13,7 @@ namespace kvops::kernels {
 // Named barriers: 0 is __syncthreads, 1 is of the computing warps, then two per stage.
 inline constexpr int kComputeBarrier = 1;
 inline constexpr int kFirstStageBarrier = 2;
-static_assert(kFirstStageBarrier + 2 * kMaxStages <= 16);
+static_assert(kFirstStageBarrier + 2 * kMaxNamedStages <= 16);
 
 static __device__ __forceinline__ void named_sync(int barrier, int threads) {
   asm volatile("bar.sync %0, %1;\n" ::"r"(barrier), "r"(threads) : "memory");
@@ -40,6 +40,22 @@ struct RingPlace {
   }
 };
 
+// When a group has a tile: every plan.groups tiles of its block.
+class Turn {
+ public:
+  explicit __device__ __forceinline__ Turn(int group) : left_(group) {}
+  // Called for one tile after the other.
+  __device__ __forceinline__ bool is_mine(const AttentionPlan& plan) {
+    if (left_-- > 0) return false;
+    left_ = plan.groups - 1;
+    return true;
+  }
+  __device__ __forceinline__ int left() const { return left_; }
+
+ private:
+  int left_;
+};
+
 class StageBarriers {
  public:
   __device__ StageBarriers(const AttentionPlan& plan, char* shared)
@@ -53,7 +69,7 @@ class StageBarriers {
 #pragma unroll 1
     for (int i = 0; i < plan_.stages; ++i) {
       init(full_ + i, loaders);
-      init(full_ + plan_.stages + i, plan_.warps);
+      init(full_ + plan_.stages + i, plan_.tile_warps);
     }
 #if __CUDA_ARCH__ >= 900
     asm volatile("fence.mbarrier_init.release.cluster;\n" ::: "memory");
@@ -124,7 +140,10 @@ class StageBarriers {
   }
 
  private:
-  __device__ __forceinline__ int all_threads() const { return (plan_.warps + kLoaderWarps) * 32; }
+  // That meet at a stage: those that load it and the group that computes with it.
+  __device__ __forceinline__ int all_threads() const {
+    return (plan_.tile_warps + kLoaderWarps) * 32;
+  }
 
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
   static __device__ __forceinline__ void init(uint64_t* barrier, int arrivals) {

@@ -1,7 +1,7 @@
-// From what each warp knows about a unit to the output: added up over warps, and over blocks where
-// several share a unit (the last of them to finish does that, in the order of the tokens). Used by
-// the kernel at the end of a unit, by all warps of a block that compute. Logits are in units of
-// log2 e; results are relative to a reference that is never NaN: about the maximum.
+// From what each warp knows about a unit to the output, or to the workspace where several blocks
+// share the unit (combine_units.cuh). Used by the kernel at the end of a unit, by all warps of a
+// block that compute. Logits are in units of log2 e; results are relative to a reference that is
+// never NaN: about the maximum.
 #pragma once
 
 #include <cstdint>
@@ -50,21 +50,28 @@ struct RowSum {
   }
 };
 
+static_assert(sizeof(RowSum) <= kRowSumBytes);
+
+// Elements one by one where the address does not allow more.
 template <class T>
 static __device__ __forceinline__ void store_row(T* to, const float4& values) {
-  const Vec<T, 4> row = {narrow_as(values.x, T{}), narrow_as(values.y, T{}),
-                         narrow_as(values.z, T{}), narrow_as(values.w, T{})};
-  if (reinterpret_cast<uintptr_t>(to) % sizeof(row) == 0) {
-    store_vec(to, row);
+  const T first = narrow_as(values.x, T{});
+  const T second = narrow_as(values.y, T{});
+  const T third = narrow_as(values.z, T{});
+  const T fourth = narrow_as(values.w, T{});
+  if (reinterpret_cast<uintptr_t>(to) % sizeof(Vec<T, 4>) == 0) {
+    store_vec(to, Vec<T, 4>{first, second, third, fourth});
     return;
   }
-#pragma unroll 1
-  for (int i = 0; i < 4; ++i) to[i] = row.elems[i];
+  to[0] = first;
+  to[1] = second;
+  to[2] = third;
+  to[3] = fourth;
 }
 
-// Code that a call runs through once is not in any cache yet: there is to be one copy of it.
-static __device__ __noinline__ void store_out(const PagedAttentionParams& p, int64_t seq,
-                                              int64_t head, int64_t dim, float4 values) {
+// Never a function that is called: parameters would come from memory there, not from constants.
+static __device__ __forceinline__ void store_out(const PagedAttentionParams& p, int64_t seq,
+                                                 int64_t head, int64_t dim, const float4& values) {
   const int64_t to = seq * p.out_seq_stride + head * p.out_head_stride + dim;
   switch (p.query_dtype) {
     case DType::kHalf:
@@ -92,9 +99,9 @@ static __device__ __noinline__ int64_t hidden_tokens(const PagedAttentionParams&
 }
 
 // Version 2's scratch: all of a row's mass is in its first partition. See neutral_sums().
-static __device__ __noinline__ void record_sums(const PagedAttentionParams& p, int64_t seq,
-                                                int64_t seq_len, int64_t head, float max,
-                                                float sum) {
+static __device__ __forceinline__ void record_sums(const PagedAttentionParams& p, int64_t seq,
+                                                   int64_t seq_len, int64_t head, float max,
+                                                   float sum) {
   const int64_t to = (seq * p.num_heads + head) * p.scratch_partitions;
   if (max == kNoLogit && p.sparse.active) {
     sum += static_cast<float>(hidden_tokens(p, seq, seq_len, head));
@@ -133,126 +140,6 @@ static __device__ __forceinline__ void finish_row(const PagedAttentionParams& p,
   }
 }
 
-// Adds up what all blocks have left of a unit, kBatch loads under way at a time. Order and grouping
-// are fixed: equal bytes each time.
-template <int kBatch>
-static __device__ __forceinline__ void combine_pieces(const PagedAttentionParams& p,
-                                                      const AttentionPlan& plan, const Piece& piece,
-                                                      int32_t first_block, int32_t blocks) {
-  const int items = static_cast<int>(p.head_size / 4) * piece.heads.count;
-  const int rows_of_block = 2 * plan.unit_heads;
-#pragma unroll 1
-  for (int item = static_cast<int>(threadIdx.x); item < items; item += plan.warps * 32) {
-    const auto row = static_cast<int>(plan.quarters.narrow_quotient(static_cast<uint32_t>(item)));
-    const int dim = item * 4 - row * static_cast<int>(p.head_size);
-    // The first block has the unit's first tile in its second slot, the others begin with it.
-    const int64_t second_slot = static_cast<int64_t>(first_block) * rows_of_block + row;
-    RowSum sum;
-#pragma unroll 1
-    for (int32_t i = 0; i < blocks; i += kBatch) {
-      float2 states[kBatch];
-      float4 values[kBatch];
-#pragma unroll
-      for (int j = 0; j < kBatch; ++j) {
-        const int32_t block = i + j < blocks ? i + j : blocks - 1;
-        const int64_t at = second_slot + block * rows_of_block + (block == 0 ? plan.unit_heads : 0);
-        states[j] = __ldcg(plan.workspace.states + at);
-        values[j] =
-            __ldcg(reinterpret_cast<const float4*>(plan.workspace.values + at * p.head_size + dim));
-        // The last one again is nothing.
-        if (i + j >= blocks) states[j] = {kNoLogit, 0.0f};
-      }
-#pragma unroll
-      for (int j = 0; j < kBatch; ++j) sum.add(states[j].x, states[j].y, values[j]);
-    }
-    finish_row(p, piece, row, dim, sum);
-  }
-}
-
-// Counts the blocks of a unit that have left their pieces; true for the last one. The word may hold
-// anything at first: a count belongs to this call only if it carries the call's number. What was
-// counted without it counts again. The last one leaves a count of 0, for a graph that is replayed:
-// its calls keep their numbers.
-static __device__ __forceinline__ bool is_last_arrival(uint64_t* word, uint64_t call,
-                                                       int32_t blocks) {
-  auto* const at = reinterpret_cast<unsigned long long*>(word);
-  auto before = static_cast<uint64_t>(atomicAdd(at, 1ull));
-  if (before >> kArrivalBits != call >> kArrivalBits) {
-    unsigned long long seen = before + 1;
-    for (;;) {
-      before = seen >> kArrivalBits == call >> kArrivalBits ? seen : call;
-      const unsigned long long found = atomicCAS(at, seen, before + 1);
-      if (found == seen) break;
-      seen = found;
-    }
-  }
-  if (before - call + 1 != static_cast<uint64_t>(blocks)) return false;
-  __stcg(at, static_cast<unsigned long long>(call));
-  return true;
-}
-
-// Spares those that arrive the second look, if it is early enough. By one thread of the block that
-// the word belongs to.
-static __device__ __forceinline__ void claim_arrivals(const AttentionPlan& plan) {
-  auto* const at = reinterpret_cast<unsigned long long*>(plan.workspace.arrivals + blockIdx.x);
-  const unsigned long long seen = __ldcg(at);
-  if (seen >> kArrivalBits == plan.call >> kArrivalBits) return;
-  atomicCAS(at, seen, static_cast<unsigned long long>(plan.call));
-}
-
-// Units that the block is to combine: those of its first and its last piece at most. In shared
-// memory; done after the walk, where registers are free.
-struct Combines {
-  struct Unit {
-    Piece piece;
-    int32_t first_block;
-    int32_t blocks;
-  };
-  Unit units[2];
-  int32_t count;
-};
-static_assert(sizeof(Combines) <= kCombinesBytes);
-
-static __device__ __forceinline__ Combines& block_combines(const AttentionPlan& plan,
-                                                           char* shared) {
-  return *reinterpret_cast<Combines*>(shared + plan.shared.combines);
-}
-
-// The block of a piece's unit that has its first tile: there is the unit's count. No other unit has
-// its first tile, but not its last one, in that block.
-static __device__ __forceinline__ int32_t first_block_of(const TileRange& range,
-                                                         const Piece& piece) {
-  return piece.slot == 1 ? static_cast<int32_t>(blockIdx.x) : range.block_of(piece.first_tile);
-}
-
-// After the block has left its piece in the workspace: notes the unit if it is the last to do so.
-// The block's barriers around pass on what the fences of one thread order.
-static __device__ __forceinline__ void arrive(const AttentionPlan& plan, const TileRange& range,
-                                              const Piece& piece, char* shared) {
-  if (threadIdx.x != 0) return;
-  const int32_t first_block = first_block_of(range, piece);
-  const int32_t blocks = range.block_of(piece.end_tile - 1) - first_block + 1;
-  __threadfence();
-  if (is_last_arrival(plan.workspace.arrivals + first_block, plan.call, blocks)) {
-    Combines& combines = block_combines(plan, shared);
-    combines.units[combines.count] = {piece, first_block, blocks};
-    ++combines.count;
-  }
-  __threadfence();
-}
-
-// At the end of the walk.
-template <int kBatch>
-static __device__ __forceinline__ void combine_units(const PagedAttentionParams& p,
-                                                     const AttentionPlan& plan, char* shared) {
-  compute_sync(plan);
-  const Combines& combines = block_combines(plan, shared);
-  for (int i = 0; i < combines.count; ++i) {
-    const Combines::Unit unit = combines.units[i];
-    combine_pieces<kBatch>(p, plan, unit.piece, unit.first_block, unit.blocks);
-  }
-}
-
 // `merge` is [warps][merge_rows][merge_pitch].
 static __device__ __forceinline__ int merge_rows(const AttentionPlan& plan) {
   return plan.unit_heads < kMergeRows ? plan.unit_heads : kMergeRows;
@@ -274,7 +161,7 @@ static __device__ __forceinline__ void merge_warps(const PagedAttentionParams& p
     const auto row = static_cast<int>(plan.quarters.narrow_quotient(static_cast<uint32_t>(item)));
     const int dim = item * 4 - row * static_cast<int>(p.head_size);
     RowSum sum;
-#pragma unroll 1
+#pragma unroll 4
     for (int warp = 0; warp < plan.warps; ++warp) {
       const float2 state = states[warp * plan.unit_heads + first_row + row];
       const float4 values = *reinterpret_cast<const float4*>(

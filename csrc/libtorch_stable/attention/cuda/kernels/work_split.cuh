@@ -1,7 +1,7 @@
 // Which tiles a block attends to: contiguous shares of all (sequence, unit, tile), equal to one
-// tile, from the lengths that are on the device. A tile is `warps` x 16 tokens of one unit; tiles
-// of a sequence's units follow each other. Depends on lengths and grid only, never on timing: equal
-// calls split equally.
+// tile, from the lengths that are on the device. A tile is `tile_warps` x 16 tokens of one unit;
+// tiles of a sequence's units follow each other. Depends on lengths and grid only, never on timing:
+// equal calls split equally.
 #pragma once
 
 #include <cstdint>
@@ -9,9 +9,6 @@
 #include "attention/cuda/kernels/plan.h"
 
 namespace kvops::kernels {
-
-// Tiles of a block; with fewer, there are fewer blocks.
-inline constexpr int64_t kFewTiles = 8;
 
 static __device__ __forceinline__ int64_t clamped_length(const PagedAttentionParams& p,
                                                          int64_t length) {
@@ -25,7 +22,7 @@ static __device__ __forceinline__ int64_t sequence_tokens(const PagedAttentionPa
 
 static __device__ __forceinline__ int64_t tiles_of(const AttentionPlan& plan, int64_t tokens) {
   // A power of 2.
-  const int tile_tokens = plan.warps * kWarpTokens;
+  const int tile_tokens = plan.tile_warps * kWarpTokens;
   return (tokens + tile_tokens - 1) >> (__ffs(tile_tokens) - 1);
 }
 
@@ -103,6 +100,9 @@ static __device__ __forceinline__ int64_t scan_lanes(int64_t own, int64_t& total
   total = __shfl_sync(~0u, sum, 31);
   return sum - own;
 }
+
+// Tiles of a block; with fewer, there are fewer blocks.
+inline constexpr int64_t kFewTiles = 8;
 
 // How tiles are shared out. Where there are few, so are the blocks: adding up what they find costs
 // more than what more of them gain.
