@@ -34,7 +34,7 @@ from xml.etree import ElementTree
 
 ROOT = Path(__file__).resolve().parent.parent
 Result = dict[str, Any]
-SECONDS_TO_REPORT = 20  # of a part that took too long
+SECONDS_TO_REPORT = 12  # of a part that took too long
 
 PROBE = """
 import json, torch, kvops
