@@ -79,7 +79,7 @@ static __device__ __forceinline__ void combine_pieces(const PagedAttentionParams
 
 // Everything that the block has written before is seen by who sees the sum.
 static __device__ __forceinline__ uint64_t add_release(uint64_t* word, uint64_t value) {
-  uint64_t before;
+  uint64_t before = 0;
 #if defined(__CUDA_ARCH__)
   asm volatile("atom.add.release.gpu.global.u64 %0, [%1], %2;\n"
                : "=l"(before)
