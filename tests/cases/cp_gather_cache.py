@@ -55,6 +55,8 @@ CASE = OpCase(
         sample("float8-1-wide-1-per-block", torch.float8_e4m3fn, [3, 2], entry=(1,), block_size=1),
         sample("int64", torch.int64, [5, 6], entry=(3,), block_size=3),
         sample("spare-rows", torch.bfloat16, [4, 5], spare_rows=3),
+        # CUDA has another kernel for more requests than a warp has lanes.
+        sample("many-requests", torch.int32, [9, 0, 3] * 12, entry=(16,), starts=[1, 0, 7] * 12),
         sample("padded-batch", torch.bfloat16, [4, 5, 6], padded_batch=1),
         sample("one-token", torch.float32, [1]),
         sample("no-token", torch.float32, [0, 0]),

@@ -46,7 +46,14 @@ CASE = OpCase(
     name="cp_gather_indexer_k_quant_cache",
     samples=(
         sample("uint8", [17, 1, 0, 80]),
-        sample("float8-256", [17, 5], head_dim=256, scale_bytes=8, dtype=torch.float8_e4m3fn),
+        # CUDA has another kernel for more requests than a warp has lanes.
+        sample(
+            "float8-256-many-requests",
+            [17, 5, 0, 80] * 9,
+            head_dim=256,
+            scale_bytes=8,
+            dtype=torch.float8_e4m3fn,
+        ),
         sample("packed", [20, 13], block_size=16, packed=True),
         sample("upper-bound-of-rows", [5, 6], spare_rows=7),
         sample("one-per-block", [3, 2], block_size=1),

@@ -63,6 +63,15 @@ CASE = OpCase(
         sample("float32-320", _FLOAT, width=320, block_size=64),
         sample("bfloat16-fp8", _BF16, "fp8"),
         sample("float16-fp8-starts", _HALF, "fp8_e4m3", cache_dtype=_E4M3, starts=_STARTS),
+        # CUDA has another kernel for more requests than a warp has lanes.
+        sample("bfloat16-e4m3-many-requests", _BF16, "fp8_e4m3", lengths=[9, 0, 3] * 12),
+        sample(
+            "bfloat16-many-requests",
+            _BF16,
+            "bfloat16",
+            lengths=[9, 0, 3] * 12,
+            starts=[1, 0, 7] * 12,
+        ),
         sample("float32-fp8-packed", _FLOAT, "fp8", width=77, packed=True, scale=-3.7),
         sample("bfloat16-e5m2-packed", _BF16, "fp8_e5m2", width=77, packed=True),
         sample("float16-e5m2", _HALF, "fp8_e5m2", cache_dtype=_E5M2, width=33, block_size=5),

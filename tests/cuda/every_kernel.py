@@ -13,6 +13,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # tests/
 
+import torch
+
+from gpu.gather_calls import gathers_of_any_tables
 from gpu.plain_calls import device_of_script, plain_call, wait
 from gpu.swap_calls import all_swaps
 from registry import OpCase
@@ -32,10 +35,20 @@ def run(case: OpCase, device: str) -> int:
     return 2 * len(case.samples)
 
 
+def gathers_by_size(device: str) -> int:
+    """Gathers choose their kernel by the number of rows and requests; how many choices."""
+    choices = [(5, 300), (5, 9000), (80, 300), (80, 9000)]
+    for choice in choices:
+        results = [gathers_of_any_tables(*choice, 0.02, place) for place in ("cpu", device)]
+        assert all(map(torch.equal, *results)), choice
+    return len(choices)
+
+
 def main() -> None:
     device = device_of_script(__doc__.splitlines()[0])
     for case in CASES.values():
         print(f"{case.name}: {run(case, device)} calls", flush=True)
+    print(f"gathers by size: {gathers_by_size(device)} calls", flush=True)
     print(f"swaps of many blocks: {all_swaps(device)} calls", flush=True)
 
 

@@ -12,15 +12,19 @@
 
 namespace kvops::cuda {
 
+// From the first element of block_table to its last.
+inline int64_t table_elems(const PagedRequests& requests) {
+  const int64_t rows = requests.num_requests;
+  return rows == 0 ? 0 : (rows - 1) * requests.block_table_stride_elems + requests.max_blocks;
+}
+
 // In checked mode, raises for whatever the kernel would skip.
 inline void check_tables(const CudaContext& context, const char* starts_name,
                          const PagedRequests& requests, int64_t dst_rows,
                          const int32_t* token_to_seq = nullptr) {
   if (!checked_mode()) return;
   const int64_t rows = requests.num_requests;
-  const int64_t table_elems =
-      rows == 0 ? 0 : (rows - 1) * requests.block_table_stride_elems + requests.max_blocks;
-  const HostIndices table(context, "block_table", requests.block_table, table_elems);
+  const HostIndices table(context, "block_table", requests.block_table, table_elems(requests));
   const HostIndices starts(context, starts_name, requests.row_starts, requests.num_row_starts);
   const HostIndices seq_starts(context, "seq_starts", requests.seq_starts, rows);
   const HostIndices tokens(context, "token_to_seq", token_to_seq,
@@ -61,22 +65,24 @@ inline kernels::GatherCall gather_call(const CudaContext& context, const char* s
               .token_to_seq = token_to_seq,
               .block_table = requests.block_table,
               .block_table_stride_elems = requests.block_table_stride_elems,
+              .table_elems = table_elems(requests),
               .positions = positions,
               .block_size = kernels::Divisor(requests.block_size, positions),
               .num_rows = narrow(requests.num_rows),
+              .dst_rows = narrow(dst_rows),
               .num_row_starts = narrow(requests.num_row_starts),
               .num_requests = narrow(requests.num_requests),
               .num_blocks = narrow(requests.num_blocks),
           },
       .reports =
           {
-              .dst_rows = dst_rows,
               .max_blocks = requests.max_blocks,
               .row_starts = context.skips(starts_name),
               .seq_starts = context.skips("seq_starts"),
               .block_table = context.skips("block_table"),
               .token_to_seq = context.skips("token_to_seq"),
           },
+      .block_size = requests.block_size,
       .multiprocessors = multiprocessors(context),
       .stream = context.stream(),
   };

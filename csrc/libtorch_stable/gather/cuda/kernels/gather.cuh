@@ -2,7 +2,8 @@
 // entries, one each; then every thread keeps a column of units and moves it for several rows at
 // once, all loads before the first store. Tiles are small and many: while blocks look up, others
 // move.
-// Launched by the thin operators with a Mover, which says what a unit is and how it is moved.
+// Launched by the thin operators with a Mover, which says what a unit is and how it is moved. Calls
+// of few rows go to gather_few.cuh.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -10,6 +11,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "gather/cuda/kernels/gather_few.cuh"
 #include "gather/cuda/kernels/requests.cuh"
 
 namespace kvops::kernels {
@@ -35,7 +37,7 @@ __global__ void __launch_bounds__(kMaxGatherThreads, kGatherBlocks)
     gather_kernel(const __grid_constant__ GatherTables tables, int tile_rows,
                   const __grid_constant__ Mover mover,
                   const __grid_constant__ GatherReports reports) {
-  __shared__ SharedStarts shared;
+  extern __shared__ int32_t shared_starts[];
   __shared__ const char* found[Mover::kParts][kMaxGatherThreads];  // null: the row has no entry
   const int thread = static_cast<int>(threadIdx.y * blockDim.x + threadIdx.x);
   const int threads = static_cast<int>(blockDim.x * blockDim.y);
@@ -44,7 +46,8 @@ __global__ void __launch_bounds__(kMaxGatherThreads, kGatherBlocks)
   const bool by_token = tables.token_to_seq != nullptr && has_row;
   const int32_t request = by_token ? tables.token_to_seq[first + thread] : -1;
   const float scale = mover.scale();
-  const RowStarts starts = load_starts(tables, shared, thread, threads);
+  prefetch_line(tables, thread);
+  const RowStarts starts = load_starts(tables, shared_starts, thread, threads);
   Entry entry = {-1, 0};
   if (has_row) entry = find_entry(tables, starts, request, first + thread);
 #pragma unroll
@@ -80,7 +83,9 @@ __global__ void __launch_bounds__(kMaxGatherThreads, kGatherBlocks)
     }
   }
   if (has_row && entry.block < 0) report_row(tables, reports, starts, first + thread);
-  if (blockIdx.x == 0) report_bad_starts(tables, reports, starts, thread, threads);
+  if (!starts.are_sound && blockIdx.x == 0) {
+    report_bad_starts(tables, reports, starts, thread, threads);
+  }
 }
 
 // Groups of lanes in a block, such that few threads of its warps are idle.
@@ -93,10 +98,10 @@ inline int slots_for(int lanes) {
   return best;
 }
 
+// On entry there are rows and columns.
 template <class Mover>
-cudaError_t launch_gather(const GatherCall& call, const Mover& mover) {
+cudaError_t launch_tiles(const GatherCall& call, const Mover& mover) {
   const int64_t num_rows = call.tables.num_rows;
-  if (num_rows == 0 || mover.columns == 0) return cudaSuccess;
   const int lanes = static_cast<int>(std::min<int64_t>(mover.columns, kMaxGatherThreads));
   // Few rows should still reach every multiprocessor.
   const int64_t wanted_tiles = int64_t{kWantedTiles} * call.multiprocessors;
@@ -107,9 +112,16 @@ cudaError_t launch_gather(const GatherCall& call, const Mover& mover) {
   // No device has the memory for 2^31 tiles.
   const int64_t tiles = (num_rows + tile_rows - 1) / tile_rows;
   const dim3 threads(static_cast<unsigned>(lanes), static_cast<unsigned>(slots));
-  gather_kernel<<<static_cast<unsigned>(tiles), threads, 0, call.stream>>>(call.tables, tile_rows,
-                                                                           mover, call.reports);
+  const int shared_bytes = shared_starts_bytes(call.tables);
+  gather_kernel<<<static_cast<unsigned>(tiles), threads, shared_bytes, call.stream>>>(
+      call.tables, tile_rows, mover, call.reports);
   return cudaGetLastError();
+}
+
+template <class Mover>
+cudaError_t launch_gather(const GatherCall& call, const Mover& mover) {
+  if (call.tables.num_rows == 0 || mover.columns == 0) return cudaSuccess;
+  return are_few(call, mover.columns) ? launch_gather_few(call, mover) : launch_tiles(call, mover);
 }
 
 }  // namespace kvops::kernels

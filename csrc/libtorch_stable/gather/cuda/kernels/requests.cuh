@@ -21,16 +21,17 @@ struct GatherTables {
   const int32_t* token_to_seq;  // [num_rows], the request of each row; null: found by row_starts
   const int32_t* block_table;   // [num_requests, max_blocks]
   int64_t block_table_stride_elems;
-  int64_t positions;   // that a line of block_table has blocks for
-  Divisor block_size;  // of such a position
+  int64_t table_elems;  // of block_table, with what lies between its lines
+  int64_t positions;    // that a line of block_table has blocks for
+  Divisor block_size;   // of such a position
   int32_t num_rows;
+  int32_t dst_rows;  // row starts may be that much
   int32_t num_row_starts;
   int32_t num_requests;
   int32_t num_blocks;
 };
 
 struct GatherReports {
-  int64_t dst_rows;  // row starts may be that much
   int64_t max_blocks;
   SkipReport row_starts;
   SkipReport seq_starts;
@@ -42,6 +43,7 @@ struct GatherReports {
 struct GatherCall {
   GatherTables tables;
   GatherReports reports;
+  int64_t block_size;  // in tokens
   int multiprocessors;
   cudaStream_t stream;
 };
@@ -54,36 +56,52 @@ struct Entry {
 // Up to so many row starts, and the sequence starts with them, are kept in shared memory.
 inline constexpr int kSharedStarts = 1024;
 
-struct SharedStarts {
-  int32_t rows[kSharedStarts];
-  int32_t sequences[kSharedStarts];
-};
+inline int shared_starts_bytes(const GatherTables& t) {
+  if (t.num_row_starts > kSharedStarts) return 0;
+  const int arrays = t.seq_starts != nullptr ? 2 : 1;
+  return arrays * t.num_row_starts * static_cast<int>(sizeof(int32_t));
+}
 
 // In shared or in global memory.
 struct RowStarts {
   const int32_t* rows;
   const int32_t* sequences;  // null: all 0
-  bool ascending;
+  bool are_sound;            // in range, and the rows' ascend: they can be searched by halving
 };
 
-// Called by a whole block, which waits in here. Ascending starts, the normal case, can be searched
-// by halving.
-__device__ __forceinline__ RowStarts load_starts(const GatherTables& t, SharedStarts& shared,
-                                                 int thread, int threads) {
+// Called by a whole block, which waits in here; `shared` has room for shared_starts_bytes.
+__device__ __forceinline__ RowStarts load_starts(const GatherTables& t, int32_t* shared, int thread,
+                                                 int threads) {
   const bool is_shared = t.num_row_starts <= kSharedStarts;
   const bool shares_sequences = is_shared && t.seq_starts != nullptr;
-  bool descends = false;
+  int32_t* const sequences = shared + t.num_row_starts;
+  bool is_bad = false;
 #pragma unroll 1
   for (int64_t i = thread; i < t.num_row_starts; i += threads) {
     const int32_t start = t.row_starts[i];
-    const int32_t before = t.row_starts[i > 0 ? i - 1 : 0];
-    if (is_shared) shared.rows[i] = start;
-    if (shares_sequences && i < t.num_requests) shared.sequences[i] = t.seq_starts[i];
-    descends |= start < before;
+    const int32_t before = i > 0 ? t.row_starts[i - 1] : 0;
+    if (t.seq_starts != nullptr && i < t.num_requests) {
+      const int32_t sequence = t.seq_starts[i];
+      if (is_shared) sequences[i] = sequence;
+      is_bad |= sequence < 0;
+    }
+    if (is_shared) shared[i] = start;
+    is_bad |= start < before || start > t.dst_rows;
   }
-  const bool ascending = __syncthreads_or(descends) == 0;
-  return {is_shared ? shared.rows : t.row_starts,
-          shares_sequences ? shared.sequences : t.seq_starts, ascending};
+  const bool are_sound = __syncthreads_or(is_bad) == 0;
+  return {is_shared ? shared : t.row_starts, shares_sequences ? sequences : t.seq_starts,
+          are_sound};
+}
+
+// Asks for a line of the block table before it is known to be needed: the first blocks of a launch
+// would else all wait for the memory once more.
+__device__ __forceinline__ void prefetch_line(const GatherTables& t, int thread) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+  const int64_t elem = int64_t{blockIdx.x} * 32;
+  if (thread == 0 && elem < t.table_elems) {
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(__cvta_generic_to_global(t.block_table + elem)));
+  }
+#endif
 }
 
 __device__ __forceinline__ bool owns_row(const GatherTables& t, const RowStarts& starts,
@@ -120,8 +138,8 @@ __device__ __forceinline__ Entry find_entry(const GatherTables& t, const RowStar
   if (t.token_to_seq == nullptr) {
     // Hostile starts: several requests may claim a row. The last one that has an entry for it wins,
     // as if they were gathered one after the other.
-    lowest = starts.ascending ? last_start_up_to(starts.rows, t.num_row_starts, row) : 0;
-    request = starts.ascending ? lowest : t.num_requests - 1;
+    lowest = starts.are_sound ? last_start_up_to(starts.rows, t.num_row_starts, row) : 0;
+    request = starts.are_sound ? lowest : t.num_requests - 1;
   }
   if (request >= t.num_requests) return {-1, 0};
 #pragma unroll 1
@@ -159,9 +177,9 @@ __device__ inline void report_request(const GatherTables& t, const GatherReports
 __device__ inline void report_row(const GatherTables& t, const GatherReports& reports,
                                   const RowStarts& starts, int32_t row) {
   if (t.token_to_seq == nullptr) {
-    const int32_t last = starts.ascending ? last_start_up_to(starts.rows, t.num_row_starts, row)
+    const int32_t last = starts.are_sound ? last_start_up_to(starts.rows, t.num_row_starts, row)
                                           : t.num_requests - 1;
-    const int32_t first = starts.ascending && last >= 0 ? last : 0;
+    const int32_t first = starts.are_sound && last >= 0 ? last : 0;
 #pragma unroll 1
     for (int32_t request = first; request <= last && request < t.num_requests; ++request) {
       if (owns_row(t, starts, request, row)) report_request(t, reports, starts, request, row);
@@ -187,7 +205,7 @@ __device__ inline void report_bad_starts(const GatherTables& t, const GatherRepo
 #pragma unroll 1
   for (int64_t i = thread; i < t.num_row_starts; i += threads) {
     const int32_t start = starts.rows[i];
-    if (start < 0 || start > reports.dst_rows || (i > 0 && start < starts.rows[i - 1])) {
+    if (start < 0 || start > t.dst_rows || (i > 0 && start < starts.rows[i - 1])) {
       atomicMin(&first_bad[0], static_cast<int>(i));
     }
     if (starts.sequences != nullptr && i < t.num_requests && starts.sequences[i] < 0) {
