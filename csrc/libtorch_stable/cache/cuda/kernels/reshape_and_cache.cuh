@@ -116,20 +116,21 @@ bool has_wide_units(const CacheSide& s, const CacheWriterParams& p) {
 // So many tokens, or fewer, are taken for scattered.
 inline constexpr int64_t kScatteredTokens = 256;
 // Values of a thread then, so that no thread block has to wait for another one to end.
-inline constexpr uint32_t kScatteredValues = 4;
+inline constexpr uint32_t kScatteredValues = 2;
 
 // Kernels: 4 for each of 2 widths of copies and 3 dtypes x 2 formats = 32.
 template <class KeyMover, class WideMover, class Mover>
 cudaError_t launch_movers(const CacheWriterParams& p, const SkipReport& report,
                           cudaStream_t stream) {
   const bool wide_keys =
-      source_alignment(p.key, p).allows(16) && has_wide_units<KeyMover>(p.key, p);
+      source_alignment(p.key, p).allows(16) && has_wide_units<WideMover>(p.key, p);
   constexpr uint32_t kMany = kManyTokens;
   if (!wide_keys) return launch_split_writer<kMany, kMany, Mover, Mover>(p, report, stream);
   if (p.tokens <= kScatteredTokens) {
     return launch_split_writer<1, kScatteredValues, WideMover, Mover>(p, report, stream);
   }
-  const bool transposes = has_pieces(p.value, p) && source_alignment(p.value, p).allows(16) &&
+  const bool transposes = has_wide_units<KeyMover>(p.key, p) && has_pieces(p.value, p) &&
+                          source_alignment(p.value, p).allows(16) &&
                           p.value.head_size % WideMover::kElems == 0;
   return transposes ? launch_transposing_writer<KeyMover, WideMover>(p, report, stream)
                     : launch_split_writer<kMany, kMany, WideMover, Mover>(p, report, stream);

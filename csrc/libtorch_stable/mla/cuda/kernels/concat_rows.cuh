@@ -58,7 +58,7 @@ struct RowTiles {
   NarrowDivisor lane_count;
 };
 
-inline constexpr uint32_t kMaxRowThreads = 384;
+inline constexpr uint32_t kMaxRowThreads = 192;
 inline constexpr uint32_t kMaxRowShares = 65535;  // blocks of a grid along y
 // Rows of a thread: more of them share more of the arithmetic, but then blocks read and write in
 // larger steps, which memory likes less.

@@ -14,7 +14,7 @@
 
 namespace kvops::kernels {
 
-inline constexpr int kDsMlaWarps = 4;  // of a block
+inline constexpr int kDsMlaWarps = 2;  // of a block
 
 template <bool kAligned>
 __global__ void __launch_bounds__(32 * kDsMlaWarps)
