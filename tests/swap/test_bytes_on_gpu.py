@@ -189,3 +189,45 @@ def test_batches_between_gpus(plan: Plan, path: str, device: str) -> None:
                 torch.cuda.synchronize()
                 assert torch.cuda.current_device() == current
             assert torch.equal(dst.cpu(), expected)
+
+
+@pytest.mark.parametrize("any_order", [False, True], ids=["stream", "any"])
+@pytest.mark.parametrize("path", PATHS)
+def test_pinned_memory_that_comes_back_as_pageable(path: str, any_order: bool, device: str) -> None:
+    """At the same address, again and again: nothing may be remembered from one call to the next."""
+    blocks, size = 40, 4096
+    host = page_aligned(blocks * size)
+    gpu = torch.zeros(blocks * size, dtype=torch.uint8, device=device)
+    order = torch.randperm(blocks)
+    tables = [
+        host.data_ptr() + size * order,
+        gpu.data_ptr() + size * torch.arange(blocks),
+        torch.full([blocks], size),
+    ]
+
+    def swap_in(seed: int) -> None:
+        torch.cuda.synchronize()
+        host.copy_(pool("cpu", blocks * size, seed))
+        with kvops.swap.use_path(path):
+            kvops.swap_blocks_batch(*tables, any_order)
+        torch.cuda.synchronize()
+        assert torch.equal(gpu.view(blocks, size).cpu(), host.view(blocks, size)[order])
+
+    def swap_out(seed: int) -> None:
+        gpu.copy_(pool("cuda", blocks * size, seed))
+        host.zero_()
+        torch.cuda.synchronize()
+        with kvops.swap.use_path(path):
+            kvops.swap_blocks_batch(tables[1], tables[0], tables[2])
+        torch.cuda.synchronize()
+        assert torch.equal(gpu.view(blocks, size).cpu(), host.view(blocks, size)[order])
+
+    for seed in range(3):
+        with registered(host, 0, blocks * size):
+            swap_in(4 * seed)
+            assert path != "auto" or kvops.swap.last_path() == "kernel"
+            swap_out(4 * seed + 1)
+        swap_in(4 * seed + 2)
+        assert kvops.swap.last_path() == "single"
+        swap_out(4 * seed + 3)
+        assert kvops.swap.last_path() == "single"

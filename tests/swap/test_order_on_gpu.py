@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+
 import pytest
 import torch
 
@@ -52,6 +54,61 @@ def test_order_on_the_stream(
             src.zero_()
         result = dst.clone() if dst.is_cuda else dst
     stream.synchronize()
+    assert torch.equal(result.cpu(), expected)
+
+
+@every_path
+@pinned_directions
+@pytest.mark.parametrize("plan", [SMALL, EQUAL], ids=["small", "equal"])
+def test_order_among_blocking_streams(
+    plan: Plan, ends: tuple[str, str], path: str, device: str
+) -> None:
+    """The legacy default stream waits for streams that block, and they for it."""
+    src, dst = plan.pools(ends)
+    expected = plan.expected(src, dst)
+    on_device = [tensor for tensor in (src, dst) if tensor.is_cuda]
+    handle = ctypes.c_void_p()
+    assert ctypes.CDLL("libcuda.so.1").cuStreamCreate(ctypes.byref(handle), 0) == 0
+    blocking = torch.cuda.ExternalStream(handle.value)
+    torch.cuda.synchronize()
+    with torch.cuda.stream(blocking), filled_late(*on_device):
+        pass
+    with kvops.swap.use_path(path):
+        kvops.swap_blocks_batch(*plan.tables(src, dst))
+    with torch.cuda.stream(blocking):
+        if src.is_cuda:
+            src.zero_()
+        result = dst.clone() if dst.is_cuda else dst
+    torch.cuda.synchronize()
+    assert torch.equal(result.cpu(), expected)
+
+
+@every_path
+@every_stream
+@pinned_directions
+@pytest.mark.parametrize("kernel_first", [False, True], ids=["event", "kernel-event"])
+def test_order_after_events(
+    kernel_first: bool, ends: tuple[str, str], make_stream: type, path: str, device: str
+) -> None:
+    """Work of another stream, which this one waits for: at once, or after a kernel of its own."""
+    src, dst = SMALL.pools(ends)
+    expected = SMALL.expected(src, dst)
+    on_device = [tensor for tensor in (src, dst) if tensor.is_cuda]
+    other, stream = torch.cuda.Stream(), make_stream()
+    torch.cuda.synchronize()
+    with torch.cuda.stream(other), filled_late(*on_device):
+        pass
+    with torch.cuda.stream(stream), kvops.swap.use_path(path):
+        if kernel_first:
+            torch.zeros(10, device=device)
+        stream.wait_stream(other)
+        kvops.swap_blocks_batch(*SMALL.tables(src, dst))
+    other.wait_stream(stream)
+    with torch.cuda.stream(other):
+        if src.is_cuda:
+            src.zero_()
+        result = dst.clone() if dst.is_cuda else dst
+    other.synchronize()
     assert torch.equal(result.cpu(), expected)
 
 
