@@ -310,6 +310,11 @@ def cuda_swap_more() -> str:
         f" {device['wall'] / device['copy']:.2f} |",
         f"| until the call returns, 4096 x 4 KiB, idle stream | {host * 1e6:.0f} us |",
     ]
+    if arrival := recorded.get("arrival"):
+        first, last = (f"{arrival[which] * 1e6:.0f}" for which in ("first", "last"))
+        lines.append(
+            f"| from the call to its first and last block in pinned memory | {first}, {last} us |"
+        )
     for row in recorded["any_order"]:
         orders = f"{row['STREAM']:.1f}, {row['ANY']:.1f} GB/s"
         lines.append(f"| batch, {row['name']} H2D, STREAM and ANY order | {orders} |")

@@ -23,6 +23,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from swap_beside import measure_beside
+from swap_first_bytes import measure_first_bytes
 from torch import Tensor
 
 import kvops
@@ -96,6 +97,7 @@ def measure_part(part: str, link: dict[str, dict[str, float]]) -> dict[str, Any]
         "any_order": measure_any_order(),
         "device": measure_within_device(),
         "host": measure_host_time(),
+        "arrival": measure_first_bytes(4096, 4 * KIB),
     }
     show_speed(found)
     return found
@@ -208,7 +210,7 @@ def measure_within_device() -> dict[str, float]:
 
 
 def measure_host_time() -> dict[str, float]:
-    """Seconds until the call returns: the first bytes move well before that."""
+    """Seconds until the call returns; the first bytes move before that (swap_first_bytes.py)."""
     blocks = Blocks(_equal(4096, 4 * KIB, 0), "H2D")
     times = []
     for _ in range(30):
@@ -259,7 +261,7 @@ def show_speed(content: dict[str, Any]) -> None:
             f"{row['target']:.2f}{' missed' if missed else ''}",
         )
     Console(width=120).print(table)
-    for key in ("any_order", "device", "host"):
+    for key in ("any_order", "device", "host", "arrival"):
         print(key, content[key])
 
 
