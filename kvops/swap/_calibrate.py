@@ -22,8 +22,8 @@ from ._paths import use_path
 # As PathModel has them (csrc/libtorch_stable/swap/cuda/path_model.h).
 _DIRECTIONS = ("host to device", "device to host")
 _PATHS = ("kernel", "batch", "single", "strided")
-_FEW_COPIES = 4
-_MOST_COPIES = 256
+_LEAST_COPIES = 4
+_MOST_COPIES = 512
 _MOST_BYTES = 32 << 20
 _POOL_BYTES = 2 * _MOST_BYTES
 _REPEATS = 5
@@ -139,13 +139,16 @@ def _cost(pools: _Pools, direction: str, path: str, sizes: list[int]) -> list[fl
     with use_path(path):
         for size in sizes:
             # Rows of a 2-D copy are seen as such from 16 on.
-            few = 16 if path == "strided" else _FEW_COPIES
-            many = max(2 * few, min(_MOST_COPIES, _MOST_BYTES // size))
-            times = [
-                _microseconds(pools.copies(direction, path, count, size)) for count in (few, many)
-            ]
-            each.append(max((times[1] - times[0]) / (many - few), 1e-3))
-            fixed.append(max(times[0] - few * each[-1], 0.0))
+            least = 16 if path == "strided" else _LEAST_COPIES
+            many = min(_MOST_COPIES, _MOST_BYTES // size)
+            # What the first copies wait for is no part of what each of many takes.
+            few = max(least, many // 8)
+            times = {
+                count: _microseconds(pools.copies(direction, path, count, size))
+                for count in (least, few, many)
+            }
+            each.append(max((times[many] - times[few]) / (many - few), 1e-3))
+            fixed.append(max(times[least] - least * each[-1], 0.0))
     return [statistics.median(fixed), *each]
 
 

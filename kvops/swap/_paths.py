@@ -56,9 +56,10 @@ def use_path(path: str | None = None, *, max_sms: int | None = None) -> Iterator
             "dma" for the best that leaves all multiprocessors to other kernels; or "kernel",
             "batch", "single" or "strided" for one of them. None leaves it as it is, which is
             "auto" or what `KVOPS_SWAP_PATH` says.
-        max_sms: how many multiprocessors a copy kernel may use between host and device, at least
-            1; None leaves it as it is, which is 4 or what `KVOPS_SWAP_MAX_SMS` says. Within a
-            device the kernel uses all of them.
+        max_sms: how much room a copy kernel may take between host and device, in multiprocessors,
+            at least 1: thread blocks of 512 threads, or for each of those up to four of one thread,
+            where the GPU has bulk copies. None leaves it as it is, which is 4 or what
+            `KVOPS_SWAP_MAX_SMS` says. Within a device the kernel uses all of them.
 
     Raises:
         ValueError: there is no such path, or `max_sms` is not from 1 to 1024.

@@ -22,8 +22,9 @@ DRIVER = ANY_PATH - PATHS["kernel"]
         (4096, 512, "kernel"),
         (32768, 4 * KIB, "kernel"),
         (64, 32 * KIB, "kernel"),
-        (1024, 32 * KIB, "kernel"),
-        (4096, 32 * KIB, "kernel"),
+        (256, 32 * KIB, "kernel"),
+        (4096, 32 * KIB, "batch"),
+        (1024, 41 * KIB, "kernel"),
         (5, 2048 * KIB, "batch"),
         (64, 256 * KIB, "batch"),
         (1024, 64 * KIB, "batch"),
@@ -32,6 +33,12 @@ DRIVER = ANY_PATH - PATHS["kernel"]
 )
 def test_scattered_copies(layer: Layer, kind: str, copies: int, size: int, path: str) -> None:
     assert layer.choose(kind, copies, size) == path
+
+
+def test_where_kernel_and_batch_are_about_as_fast(layer: Layer) -> None:
+    """A batch moves nothing before its first call is accepted; the more copies, the less of all."""
+    assert layer.choose("to_device", 1024, 32 * KIB) == "batch"
+    assert layer.choose("to_host", 1024, 32 * KIB) == "kernel"
 
 
 @pytest.mark.parametrize("kind", LINK)

@@ -178,3 +178,42 @@ def test_calibration(tmp_path: Path, device: str) -> None:
                 kvops.swap.use_calibration(file)
     finally:
         kvops.swap.use_calibration(None)
+
+
+@pytest.mark.parametrize("max_sms", [1, 3, 64, 1024])
+@pytest.mark.parametrize("name", ["small", "equal", "large", "many"])
+@every_direction
+def test_any_number_of_thread_blocks(
+    ends: tuple[str, str], name: str, max_sms: int, device: str
+) -> None:
+    plan = PLANS[name]
+    src, dst = plan.pools(ends)
+    expected = plan.expected(src, dst)
+    torch.cuda.synchronize()
+    with kvops.swap.use_path("kernel", max_sms=max_sms):
+        kvops.swap_blocks_batch(*plan.tables(src, dst))
+    torch.cuda.synchronize()
+    assert torch.equal(dst.cpu(), expected)
+
+
+@pytest.mark.parametrize("size", [16, 48, 512, 1008, 1024, 1040, 4096, 10 << 10, 41 << 10, 3 << 20])
+@pytest.mark.parametrize("count", [1, 2, 114, 115, 116, 350, 1200])
+@pinned_directions
+def test_whole_units(ends: tuple[str, str], count: int, size: int, device: str) -> None:
+    """Equal and unequal copies of multiples of 16 bytes, in tables full, nearly full and over."""
+    if count * size > 16 << 20:
+        pytest.skip("too large")
+    src, dst = pool(ends[0], 2 * count * size, 0), pool(ends[1], 2 * count * size, 1)
+    order = torch.randperm(2 * count)[:count]
+    for sizes in (torch.full([count], size), size - 16 * (torch.arange(count) % (size // 16))):
+        dst.zero_()
+        torch.cuda.synchronize()
+        starts = src.data_ptr() + size * order, dst.data_ptr() + size * order.flip(0)
+        with kvops.swap.use_path("kernel"):
+            kvops.swap_blocks_batch(*starts, sizes)
+        torch.cuda.synchronize()
+        offsets = torch.arange(size)
+        wanted = torch.zeros(2 * count, size, dtype=torch.uint8)
+        blocks = src.view(-1, size).cpu()[order]
+        wanted[order.flip(0)] = blocks * (offsets < sizes[:, None])
+        assert torch.equal(dst.view(-1, size).cpu(), wanted)

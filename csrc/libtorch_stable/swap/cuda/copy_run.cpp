@@ -16,10 +16,18 @@
 namespace kvops::cuda {
 namespace {
 
-// Enough to keep the GPU busy (4 KiB each: 10 us) until the next table is full.
-constexpr size_t kFirstCopies = 128;
+// Enough to keep the GPU busy (4 KiB each: 9 us) until the next table is full.
+constexpr size_t kFirstCopies = kernels::kFewCopies;
 constexpr int kDeviceCtasPerSm = 2;
 constexpr int kMaxDevices = 64;
+// Thread blocks of copy_ring for each multiprocessor that is allowed: four fill the link.
+constexpr int kRingCtasIn = 4;
+constexpr int kRingCtasOut = 3;
+// From the host they are on more multiprocessors than the thread blocks of the other kernels: they
+// start sooner, but in the long run they gain nothing, and those beside them lose more.
+constexpr int64_t kMostRingBytesIn = 16 << 20;
+// From 9.0 on there are bulk copies, and launches that start before the last one has ended.
+constexpr int kRingMajor = 9;
 
 struct DeviceFacts {
   int multiprocessors = 0;
@@ -77,9 +85,10 @@ CopyRun::CopyRun(const CudaContext& context, const DriverEntry& driver, const Co
       memory_(context.op(), &driver),
       planner_(memory_, context.device()) {
   std::fill(std::begin(list_limits_), std::end(list_limits_), SIZE_MAX);
-  for (const CopyKind kind : {CopyKind::kWithinDevice, CopyKind::kToDevice, CopyKind::kToHost}) {
-    list_limits_[static_cast<int>(kind)] = kFirstCopies;
-  }
+  list_limits_[static_cast<int>(CopyKind::kToDevice)] = kFirstCopies;
+  list_limits_[static_cast<int>(CopyKind::kToHost)] = kFirstCopies;
+  // No launch is quick enough for what is copied there.
+  list_limits_[static_cast<int>(CopyKind::kWithinDevice)] = kernels::kMostCopies;
 }
 
 // The list is long enough for some of it to go out.
@@ -88,8 +97,9 @@ void CopyRun::go_on(CopyKind kind) {
   // The last entry may still grow.
   const size_t issued = issue(kind, std::span(list).first(list.size() - 1), /*is_all=*/false);
   list.erase(list.begin(), list.begin() + static_cast<std::ptrdiff_t>(issued));
+  // Twice as many take twice as long to plan, while those before them are copied.
   list_limits_[static_cast<int>(kind)] =
-      issued > 0 ? list.size() + kernels::kMostCopies : 2 * list.size();
+      issued > 0 ? list.size() + std::min(2 * issued, kernels::kMostCopies) : 2 * list.size();
 }
 
 void CopyRun::finish() {
@@ -175,19 +185,29 @@ bool CopyRun::by_2d(CopyKind kind, std::span<const Copy> rows) {
 
 void CopyRun::by_kernel(CopyKind kind, std::span<const Copy> copies) {
   used_ |= kSwapKernel;
+  using kernels::LaunchStart;
   const DeviceFacts& facts = device_facts(context_);
+  const bool has_ring = facts.compute_major >= kRingMajor;
   kernels::CopyLaunch launch{.stream = context_.stream(),
                              .max_ctas = facts.multiprocessors * kDeviceCtasPerSm,
+                             .threads = kernels::kCopyThreads,
                              .priority = 0,
-                             .overlaps_previous = false};
+                             .ring_ctas = 0,
+                             .start = LaunchStart::kInTurn};
   if (kind != CopyKind::kWithinDevice) {
     launch.max_ctas = wishes_.max_sms;
+    if (has_ring && kind == CopyKind::kToHost) {
+      launch.ring_ctas = std::min(wishes_.max_sms * kRingCtasOut, kernels::kMostRingCtas);
+    } else if (has_ring && hints_.total_bytes <= kMostRingBytesIn) {
+      launch.ring_ctas = std::min(wishes_.max_sms * kRingCtasIn, kernels::kMostRingCtas);
+    }
     // Few thread blocks that the link keeps waiting: they must not wait for each wave of a kernel
     // that fills the GPU as well.
     launch.priority = facts.greatest_priority;
   }
+  const bool may_be_early = has_ring && !choice_.capturing;
   while (!copies.empty()) {
-    launch.overlaps_previous = kernel_is_last_ && facts.compute_major >= 9 && !choice_.capturing;
+    if (may_be_early) launch.start = kernel_is_last_ ? LaunchStart::kOverlaps : LaunchStart::kReady;
     size_t launched = 0;
     context_.check(kernels::launch_copies(copies, launch, launched));
     kernel_is_last_ = true;

@@ -13,8 +13,9 @@ namespace kvops::cuda {
 // Microseconds of one path in one direction: `fixed` for a call, and for each copy of one size
 // what lies between the measured ones.
 struct PathCost {
-  static constexpr int kNumSizes = 6;
-  static constexpr double kSizes[kNumSizes] = {512, 4096, 16384, 32768, 131072, 1048576};
+  static constexpr int kNumSizes = 8;
+  static constexpr double kSizes[kNumSizes] = {512,   4096,  16384,  32768,
+                                               40960, 65536, 131072, 1048576};
 
   double fixed;
   double copy[kNumSizes];

@@ -7,8 +7,8 @@
 #include <cstdint>
 
 #include "swap/cuda/kernels/copy_overlap.cuh"
-#include "swap/cuda/kernels/copy_table.h"
 #include "swap/cuda/kernels/copy_units.cuh"
+#include "swap/cuda/kernels/table_launch.h"
 
 namespace kvops::kernels {
 namespace {
@@ -99,8 +99,9 @@ __device__ __forceinline__ uint32_t entry_of(const BlockTable& table, uint32_t p
 
 __global__ void __launch_bounds__(kCopyThreads, 2)
     copy_blocks_kernel(const __grid_constant__ BlockTable table) {
+  if (table.is_early) wait_for_previous();
   const int lane = threadIdx.x % 32;
-  const uint32_t warps = gridDim.x * (kCopyThreads / 32);
+  const uint32_t warps = gridDim.x * (blockDim.x / 32);
   // Neighbouring pieces go to different multiprocessors, so that few pieces use many of them.
   uint32_t piece = (threadIdx.x / 32) * gridDim.x + blockIdx.x;
   while (piece < table.num_pieces) {
@@ -118,9 +119,10 @@ __global__ void __launch_bounds__(kCopyThreads, 2)
 
 }  // namespace
 
-cudaError_t launch_blocks(const BlockTable& table, const CopyLaunch& launch) {
+cudaError_t launch_blocks(BlockTable& table, const CopyLaunch& launch) {
+  table.is_early = launch.start == LaunchStart::kReady;
   const unsigned ctas = std::min(static_cast<unsigned>(launch.max_ctas), table.num_pieces);
-  return launch_table(copy_blocks_kernel, table, ctas, launch);
+  return launch_table(copy_blocks_kernel, table, {ctas, launch.threads}, launch);
 }
 
 }  // namespace kvops::kernels

@@ -5,35 +5,41 @@
 
 #include <cuda_runtime_api.h>
 
+#include <cstdint>
 #include <span>
 
 #include "swap/cuda/copy.h"
 
 namespace kvops::kernels {
 
-struct RowTable;
-struct BlockTable;
+// Whether a launch may be on the GPU before the stream's last kernel has ended (9.0 on).
+enum class LaunchStart : uint8_t {
+  kInTurn,
+  kReady,     // there, but touches nothing before that: a launch costs less so
+  kOverlaps,  // at once: the last kernel is one of these, of the same call
+};
 
 struct CopyLaunch {
   cudaStream_t stream;
   int max_ctas;
-  int priority;            // as of a stream: lower ones get free room first; 0 for the stream's own
-  bool overlaps_previous;  // may start before the stream's last kernel, one of these, has ended
+  unsigned threads;  // of each of them, at most kCopyThreads
+  int priority;      // as of a stream: lower ones get free room first; 0 for the stream's own
+  int ring_ctas;     // for copy_ring.cu, where it can be; 0 if it must not
+  LaunchStart start;
 };
 
-// Of each thread block; 128 bytes are in flight in each thread. Four thread blocks fill a link of
-// PCIe 5, also where it takes long to answer (virtual machines: half as many reach 0.7 to 0.9).
+// 128 bytes are in flight in each thread. Four thread blocks of so many fill a link of PCIe 5, also
+// where it takes long to answer (virtual machines: half as many reach 0.7 to 0.9).
 inline constexpr int kCopyThreads = 512;
+inline constexpr int kMostRingCtas = 1000;
 
-// How many copies at the front of the list one launch can take at most.
-inline constexpr size_t kMostCopies = 500;
+// How many copies at the front of the list one launch can take at most, and a quick one.
+inline constexpr size_t kMostCopies = 499;
+inline constexpr size_t kFewCopies = 115;
 
 // Launches some copies from the front of the list, all at the same time; says how many.
 cudaError_t launch_copies(std::span<const cuda::Copy> copies, const CopyLaunch& launch,
                           size_t& launched);
-
-cudaError_t launch_rows(const RowTable& table, const CopyLaunch& launch);
-cudaError_t launch_blocks(const BlockTable& table, const CopyLaunch& launch);
 
 // One after the other, each as memmove does it: for copies that depend on each other. Slow: one
 // thread block does it all.

@@ -16,16 +16,26 @@ static __device__ __forceinline__ void let_next_start() {
 #endif
 }
 
-// A launch must not be done before the one that it overlaps: what the caller's stream gets next
-// waits for the last one only. One thread that waits is enough to keep the grid from ending.
-static __device__ __forceinline__ void finish_after_previous() {
+// Until the stream's last kernel before this launch is done, and what it wrote can be seen.
+static __device__ __forceinline__ void wait_for_previous() {
 #if __CUDA_ARCH__ >= 900
-  if (blockIdx.x == 0 && threadIdx.x == 0) asm volatile("griddepcontrol.wait;" ::: "memory");
+  asm volatile("griddepcontrol.wait;" ::: "memory");
 #endif
 }
 
+// A launch must not be done before the one that it overlaps: what the caller's stream gets next
+// waits for the last one only. One thread that waits is enough to keep the grid from ending.
+static __device__ __forceinline__ void finish_after_previous() {
+  if (blockIdx.x == 0 && threadIdx.x == 0) wait_for_previous();
+}
+
+struct CopyGrid {
+  unsigned ctas;
+  unsigned threads;
+};
+
 template <class Table>
-cudaError_t launch_table(void (*kernel)(Table), const Table& table, unsigned ctas,
+cudaError_t launch_table(void (*kernel)(Table), const Table& table, const CopyGrid& grid,
                          const CopyLaunch& launch) {
   cudaLaunchAttribute attributes[2] = {};
   unsigned count = 0;
@@ -33,13 +43,13 @@ cudaError_t launch_table(void (*kernel)(Table), const Table& table, unsigned cta
     attributes[count].id = cudaLaunchAttributePriority;
     attributes[count++].val.priority = launch.priority;
   }
-  if (launch.overlaps_previous) {
+  if (launch.start != LaunchStart::kInTurn) {
     attributes[count].id = cudaLaunchAttributeProgrammaticStreamSerialization;
     attributes[count++].val.programmaticStreamSerializationAllowed = 1;
   }
   cudaLaunchConfig_t config = {};
-  config.gridDim = dim3(ctas);
-  config.blockDim = dim3(kCopyThreads);
+  config.gridDim = dim3(grid.ctas);
+  config.blockDim = dim3(grid.threads);
   config.stream = launch.stream;
   config.attrs = attributes;
   config.numAttrs = count;

@@ -6,7 +6,7 @@
 #include <algorithm>
 
 #include "swap/cuda/kernels/copy_overlap.cuh"
-#include "swap/cuda/kernels/copy_table.h"
+#include "swap/cuda/kernels/table_launch.h"
 
 namespace kvops::kernels {
 namespace {
@@ -18,7 +18,8 @@ struct RowPosition {
   uint32_t entry;
   uint32_t row_in_entry;
 
-  __device__ __forceinline__ void advance(const RowTable& table) {
+  template <class Table>
+  __device__ __forceinline__ void advance(const Table& table) {
     if (++row_in_entry == table.rows_per_entry) {
       row_in_entry = 0;
       ++entry;
@@ -29,15 +30,16 @@ struct RowPosition {
   }
 };
 
-__device__ __forceinline__ uint64_t address(uint64_t base, uint32_t steps, const RowTable& table,
+template <class Table>
+__device__ __forceinline__ uint64_t address(uint64_t base, uint32_t steps, const Table& table,
                                             uint32_t unit) {
   return base + (static_cast<uint64_t>(steps) << table.step_bits) +
          static_cast<uint64_t>(unit) * kUnitBytes;
 }
 
 // All loads are under way before the first store. Streaming: nothing is used twice.
-__device__ __forceinline__ void copy_rows(const RowTable& table, uint32_t first_row,
-                                          uint32_t lane) {
+template <class Table>
+__device__ __forceinline__ void copy_rows(const Table& table, uint32_t first_row, uint32_t lane) {
   const auto entry = static_cast<uint32_t>(table.by_rows_per_entry.quotient(first_row));
   const RowPosition start{entry, first_row - entry * table.rows_per_entry};
   const uint32_t rows = min(kRowsAtOnce, table.num_rows - first_row);
@@ -62,10 +64,12 @@ __device__ __forceinline__ void copy_rows(const RowTable& table, uint32_t first_
   }
 }
 
+template <class Table>
 __global__ void __launch_bounds__(kCopyThreads, 2)
-    copy_rows_kernel(const __grid_constant__ RowTable table) {
+    copy_rows_kernel(const __grid_constant__ Table table) {
+  if (table.is_early) wait_for_previous();
   const uint32_t lane = threadIdx.x % 32;
-  const uint32_t step = gridDim.x * (kCopyThreads / 32) * kRowsAtOnce;
+  const uint32_t step = gridDim.x * (blockDim.x / 32) * kRowsAtOnce;
   // Neighbouring rows go to different multiprocessors, so that few rows use many of them.
   uint32_t row = ((threadIdx.x / 32) * gridDim.x + blockIdx.x) * kRowsAtOnce;
   while (row < table.num_rows) {
@@ -80,10 +84,15 @@ __global__ void __launch_bounds__(kCopyThreads, 2)
 
 }  // namespace
 
-cudaError_t launch_rows(const RowTable& table, const CopyLaunch& launch) {
+template <class Table>
+cudaError_t launch_rows(Table& table, const CopyLaunch& launch) {
+  table.is_early = launch.start == LaunchStart::kReady;
   const uint32_t ctas =
       std::min(static_cast<uint32_t>(launch.max_ctas), (table.num_rows - 1) / kRowsAtOnce + 1);
-  return launch_table(copy_rows_kernel, table, ctas, launch);
+  return launch_table(copy_rows_kernel<Table>, table, {ctas, launch.threads}, launch);
 }
+
+template cudaError_t launch_rows(SmallRowTable&, const CopyLaunch&);
+template cudaError_t launch_rows(LargeRowTable&, const CopyLaunch&);
 
 }  // namespace kvops::kernels

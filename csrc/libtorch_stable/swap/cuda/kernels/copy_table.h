@@ -16,6 +16,24 @@ inline constexpr size_t kParameterBytes = 4096;
 // So that pieces and rows of a full table are counted with 32 bits.
 inline constexpr uint32_t kMaxEntryBytes = 1u << 30;
 
+// ---- for copy_ring.cu
+
+// What goes into a ring of shared memory as one.
+inline constexpr uint32_t kRingPieceBytes = 1024;
+// So many pieces before its last one, 3 us or 4, a thread block lets the next launch start, which
+// takes 2 us to be there.
+inline constexpr uint32_t kRingPiecesAhead = 12;
+inline constexpr uint32_t kRingShift = 31;
+
+// How a thread block finds its pieces; filled when the number of thread blocks is known.
+struct RingSteps {
+  uint32_t pieces;        // of an entry, in a RowTable; the following likewise
+  uint32_t by_pieces;     // a number below 2^10, times this, over 2^31, is that number over pieces
+  uint32_t step_entries;  // from piece to piece of a thread block: entries and pieces
+  uint32_t step_pieces;
+  uint32_t last_entries;  // from this entry on it is worth having the next launch start
+};
+
 // ---- copies of any size and alignment
 
 // What a warp copies at a time: 8 loads of 16 bytes in flight in each lane.
@@ -25,11 +43,12 @@ struct BlockEntry {
   uint64_t src;
   uint64_t dst;
   uint32_t bytes;        // 1 to kMaxEntryBytes
-  uint32_t first_piece;  // pieces of all entries before this one
+  uint32_t first_piece;  // pieces of all entries before this one, of the size the table is for
 };
 
 struct BlockTable {
   static constexpr uint32_t kCapacity = 170;
+  uint32_t is_early;  // must wait for what the stream had before
   uint32_t num_entries;
   uint32_t num_pieces;
   BlockEntry entries[kCapacity];
@@ -47,8 +66,9 @@ struct RowEntry {
   uint32_t dst;
 };
 
+template <uint32_t kEntries>
 struct RowTable {
-  static constexpr uint32_t kCapacity = 500;
+  static constexpr uint32_t kCapacity = kEntries;
   uint64_t src;  // the lowest of all entries
   uint64_t dst;
   Divisor by_rows_per_entry;
@@ -56,8 +76,14 @@ struct RowTable {
   uint32_t rows_per_entry;
   uint32_t units_per_entry;
   uint32_t step_bits;  // a step is 1 << step_bits bytes
+  uint32_t num_entries;
+  uint32_t is_early;  // must wait for what the stream had before
+  RingSteps ring;
   RowEntry entries[kCapacity];
 };
-static_assert(sizeof(RowTable) <= kParameterBytes);
+using LargeRowTable = RowTable<499>;
+// Parameters take time: 4 KiB a microsecond more than 1 KiB, of the host and of the GPU each.
+using SmallRowTable = RowTable<115>;
+static_assert(sizeof(LargeRowTable) <= kParameterBytes && sizeof(SmallRowTable) <= 1024);
 
 }  // namespace kvops::kernels

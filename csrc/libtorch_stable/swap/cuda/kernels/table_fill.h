@@ -15,7 +15,8 @@ namespace kvops::kernels {
 // Copies of any size, one table after the other.
 class BlockFiller {
  public:
-  explicit BlockFiller(std::span<const cuda::Copy> copies) : rest_(copies) {}
+  BlockFiller(std::span<const cuda::Copy> copies, uint32_t piece_bytes)
+      : rest_(copies), piece_bytes_(piece_bytes) {}
 
   // False if nothing was left.
   bool fill(BlockTable& table) {
@@ -27,7 +28,7 @@ class BlockFiller {
           static_cast<uint32_t>(std::min<size_t>(copy.bytes - done_bytes_, kMaxEntryBytes));
       table.entries[table.num_entries++] = {copy.src + done_bytes_, copy.dst + done_bytes_, bytes,
                                             table.num_pieces};
-      table.num_pieces += (bytes + kPieceBytes - 1) / kPieceBytes;
+      table.num_pieces += (bytes + piece_bytes_ - 1) / piece_bytes_;
       done_bytes_ += bytes;
       if (done_bytes_ == copy.bytes) {
         rest_ = rest_.subspan(1);
@@ -39,6 +40,7 @@ class BlockFiller {
 
  private:
   std::span<const cuda::Copy> rest_;
+  uint32_t piece_bytes_;
   size_t done_bytes_ = 0;  // of the first of the rest
 };
 
@@ -57,7 +59,7 @@ inline RowFit fit_rows(std::span<const cuda::Copy> copies) {
   uint64_t last_src = 0;
   uint64_t last_dst = 0;
   uint64_t distance_bits = 0;  // set where addresses differ, or differ from whole units
-  const size_t most = std::min<size_t>(copies.size(), RowTable::kCapacity);
+  const size_t most = std::min<size_t>(copies.size(), LargeRowTable::kCapacity);
   while (fit.count < most && copies[fit.count].bytes == first.bytes) {
     const cuda::Copy& copy = copies[fit.count];
     if ((copy.src | copy.dst) % kUnitBytes != 0) break;
@@ -76,22 +78,41 @@ inline RowFit fit_rows(std::span<const cuda::Copy> copies) {
   return fit;
 }
 
-inline RowTable fill_rows(std::span<const cuda::Copy> copies, const RowFit& fit) {
+template <class Table>
+Table fill_rows(std::span<const cuda::Copy> copies, const RowFit& fit) {
   const auto units = static_cast<uint32_t>(copies.front().bytes / kUnitBytes);
   const uint32_t rows = (units + kRowUnits - 1) / kRowUnits;
   const auto num_rows = static_cast<uint32_t>(rows * fit.count);
-  RowTable table{.src = fit.src,
-                 .dst = fit.dst,
-                 .by_rows_per_entry = Divisor(rows, num_rows),
-                 .num_rows = num_rows,
-                 .rows_per_entry = rows,
-                 .units_per_entry = units,
-                 .step_bits = fit.step_bits};
+  Table table{.src = fit.src,
+              .dst = fit.dst,
+              .by_rows_per_entry = Divisor(rows, num_rows),
+              .num_rows = num_rows,
+              .rows_per_entry = rows,
+              .units_per_entry = units,
+              .step_bits = fit.step_bits,
+              .num_entries = static_cast<uint32_t>(fit.count),
+              .is_early = 0,
+              .ring = {},
+              .entries = {}};
+  table.ring.pieces =
+      static_cast<uint32_t>((copies.front().bytes + kRingPieceBytes - 1) / kRingPieceBytes);
   for (size_t i = 0; i < fit.count; ++i) {
     table.entries[i] = {static_cast<uint32_t>((copies[i].src - fit.src) >> fit.step_bits),
                         static_cast<uint32_t>((copies[i].dst - fit.dst) >> fit.step_bits)};
   }
   return table;
 }
+
+// For so many thread blocks, at most kMostRingCtas.
+template <uint32_t kEntries>
+void set_steps(RowTable<kEntries>& table, uint32_t ctas) {
+  const uint32_t pieces = table.ring.pieces;
+  table.ring.by_pieces = ((1u << kRingShift) - 1) / pieces + 1;
+  table.ring.step_entries = ctas / pieces;
+  table.ring.step_pieces = ctas % pieces;
+  const uint32_t ahead = (kRingPiecesAhead * ctas + pieces - 1) / pieces;
+  table.ring.last_entries = table.num_entries > ahead ? table.num_entries - ahead : 0;
+}
+inline void set_steps(BlockTable&, uint32_t) {}
 
 }  // namespace kvops::kernels

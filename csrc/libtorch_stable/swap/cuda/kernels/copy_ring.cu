@@ -1,0 +1,225 @@
+// Copies over the link by thread blocks of one thread, in whole units: bulk copies into a ring of
+// shared memory and out of it (compute capability 9.0 on). Launched through copy_launch.h.
+// A multiprocessor has only so many bulk copies over the link under way (13 GB/s from the host, 30
+// to it), so there are some thread blocks, and each takes next to nothing: no registers to speak
+// of, since nothing depends on threadIdx and uniform registers do the work, and 15 KiB. A piece
+// leaves the ring when its bytes have arrived, not when they are on their way: writes that the link
+// cannot take yet stand in the way of everybody's reads of memory, and a decode step beside them
+// took twice as long.
+#include <cuda_runtime.h>
+
+#include <algorithm>
+#include <cstdint>
+
+#include "swap/cuda/kernels/copy_overlap.cuh"
+#include "swap/cuda/kernels/table_fill.h"
+#include "swap/cuda/kernels/table_launch.h"
+
+namespace kvops::kernels {
+namespace {
+
+constexpr int kSlots = 14;
+// Pieces whose bytes are still on their way to the target; all others of the ring are being read.
+constexpr int kArriving = 4;
+
+struct Ring {
+  alignas(16) char slots[kSlots][kRingPieceBytes];
+  uint64_t filled[kSlots];  // mbarriers
+};
+
+__device__ __forceinline__ uint32_t shared_address(const void* pointer) {
+  return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
+}
+
+// Goes through the pieces of one thread block: every gridDim.x-th of the table.
+template <class Table>
+class Pieces;
+
+template <uint32_t kCapacity>
+class Pieces<RowTable<kCapacity>> {
+ public:
+  __device__ __forceinline__ explicit Pieces(const RowTable<kCapacity>& table)
+      : entry_(static_cast<uint32_t>((static_cast<uint64_t>(blockIdx.x) * table.ring.by_pieces) >>
+                                     kRingShift)),
+        piece_(blockIdx.x - entry_ * table.ring.pieces) {}
+
+  __device__ __forceinline__ bool is_near_end(const RowTable<kCapacity>& table) const {
+    return entry_ >= table.ring.last_entries;
+  }
+
+  __device__ __forceinline__ bool done(const RowTable<kCapacity>& table) const {
+    return entry_ >= table.num_entries;
+  }
+  __device__ __forceinline__ uint32_t bytes(const RowTable<kCapacity>& table) const {
+    return min(kRingPieceBytes, table.units_per_entry * kUnitBytes - piece_ * kRingPieceBytes);
+  }
+  __device__ __forceinline__ uint64_t src(const RowTable<kCapacity>& table) const {
+    return at(table.src, table.entries[entry_].src, table);
+  }
+  __device__ __forceinline__ uint64_t dst(const RowTable<kCapacity>& table) const {
+    return at(table.dst, table.entries[entry_].dst, table);
+  }
+  __device__ __forceinline__ void advance(const RowTable<kCapacity>& table) {
+    entry_ += table.ring.step_entries;
+    piece_ += table.ring.step_pieces;
+    if (piece_ >= table.ring.pieces) {
+      piece_ -= table.ring.pieces;
+      ++entry_;
+    }
+  }
+
+ private:
+  __device__ __forceinline__ uint64_t at(uint64_t base, uint32_t steps,
+                                         const RowTable<kCapacity>& table) const {
+    return base + (static_cast<uint64_t>(steps) << table.step_bits) +
+           static_cast<uint64_t>(piece_) * kRingPieceBytes;
+  }
+
+  uint32_t entry_;
+  uint32_t piece_;  // of the entry
+};
+
+template <>
+class Pieces<BlockTable> {
+ public:
+  __device__ __forceinline__ explicit Pieces(const BlockTable& table)
+      : entry_(0), piece_(blockIdx.x) {
+    find(table);
+  }
+
+  __device__ __forceinline__ bool is_near_end(const BlockTable& table) const {
+    return piece_ + kRingPiecesAhead * gridDim.x >= table.num_pieces;
+  }
+  __device__ __forceinline__ bool done(const BlockTable& table) const {
+    return piece_ >= table.num_pieces;
+  }
+  __device__ __forceinline__ uint32_t bytes(const BlockTable& table) const {
+    return min(kRingPieceBytes, table.entries[entry_].bytes - offset(table));
+  }
+  __device__ __forceinline__ uint64_t src(const BlockTable& table) const {
+    return table.entries[entry_].src + offset(table);
+  }
+  __device__ __forceinline__ uint64_t dst(const BlockTable& table) const {
+    return table.entries[entry_].dst + offset(table);
+  }
+  __device__ __forceinline__ void advance(const BlockTable& table) {
+    piece_ += gridDim.x;
+    find(table);
+  }
+
+ private:
+  __device__ __forceinline__ uint32_t offset(const BlockTable& table) const {
+    return (piece_ - table.entries[entry_].first_piece) * kRingPieceBytes;
+  }
+  __device__ __forceinline__ void find(const BlockTable& table) {
+#pragma unroll 1
+    while (entry_ + 1 < table.num_entries && table.entries[entry_ + 1].first_piece <= piece_) {
+      ++entry_;
+    }
+  }
+
+  uint32_t entry_;
+  uint32_t piece_;  // of the table
+};
+
+#if __CUDA_ARCH__ >= 900
+
+__device__ __forceinline__ void fill(uint32_t slot, uint32_t filled, uint64_t src, uint32_t bytes) {
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(filled), "r"(bytes)
+               : "memory");
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::
+          "r"(slot),
+      "l"(src), "r"(bytes), "r"(filled)
+      : "memory");
+}
+
+__device__ __forceinline__ void wait_for(uint32_t filled, uint32_t phase) {
+  asm volatile(
+      "{\n"
+      ".reg .pred done;\n"
+      "again: mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
+      "@!done bra again;\n"
+      "}\n" ::"r"(filled),
+      "r"(phase)
+      : "memory");
+}
+
+__device__ __forceinline__ void empty(uint64_t dst, uint32_t slot, uint32_t bytes) {
+  asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;" ::"l"(dst), "r"(slot),
+               "r"(bytes)
+               : "memory");
+  asm volatile("cp.async.bulk.commit_group;" ::: "memory");
+}
+
+template <int kPieces>
+__device__ __forceinline__ void wait_until_arriving() {
+  asm volatile("cp.async.bulk.wait_group %0;" ::"n"(kPieces) : "memory");
+}
+
+template <class Table>
+__device__ __forceinline__ void copy_through(Ring& ring, const Table& table) {
+  const auto slot = [&](int i) { return shared_address(ring.slots[i]); };
+  const auto filled = [&](int i) { return shared_address(&ring.filled[i]); };
+#pragma unroll
+  for (int i = 0; i < kSlots; ++i) {
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(filled(i)) : "memory");
+  }
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+  Pieces<Table> reading(table);
+  Pieces<Table> writing(table);
+  const auto read_next = [&](int i) {
+    if (reading.is_near_end(table)) let_next_start();
+    if (reading.done(table)) return;
+    fill(slot(i), filled(i), reading.src(table), reading.bytes(table));
+    reading.advance(table);
+  };
+#pragma unroll
+  for (int i = 0; i < kSlots - kArriving; ++i) read_next(i);
+#pragma unroll 1
+  for (uint32_t phase = 0;; phase ^= 1) {
+#pragma unroll
+    for (int i = 0; i < kSlots; ++i) {
+      if (writing.done(table)) return wait_until_arriving<0>();
+      wait_for(filled(i), phase);
+      empty(writing.dst(table), slot(i), writing.bytes(table));
+      writing.advance(table);
+      wait_until_arriving<kArriving>();
+      read_next((i + kSlots - kArriving) % kSlots);
+    }
+  }
+}
+
+#endif
+
+template <class Table>
+__global__ void __launch_bounds__(1) copy_ring_kernel(const __grid_constant__ Table table) {
+#if __CUDA_ARCH__ >= 900
+  __shared__ Ring ring;
+  if (table.is_early) wait_for_previous();
+  copy_through(ring, table);
+  if (blockIdx.x == 0) wait_for_previous();
+#endif
+}
+
+template <uint32_t kCapacity>
+uint32_t pieces_of(const RowTable<kCapacity>& table) {
+  return table.ring.pieces * table.num_entries;
+}
+uint32_t pieces_of(const BlockTable& table) { return table.num_pieces; }
+
+}  // namespace
+
+template <class Table>
+cudaError_t launch_ring(Table& table, const CopyLaunch& launch) {
+  const uint32_t ctas = std::min(static_cast<uint32_t>(launch.ring_ctas), pieces_of(table));
+  table.is_early = launch.start == LaunchStart::kReady;
+  set_steps(table, ctas);
+  return launch_table(copy_ring_kernel<Table>, table, {ctas, 1}, launch);
+}
+
+template cudaError_t launch_ring(SmallRowTable&, const CopyLaunch&);
+template cudaError_t launch_ring(LargeRowTable&, const CopyLaunch&);
+template cudaError_t launch_ring(BlockTable&, const CopyLaunch&);
+
+}  // namespace kvops::kernels
