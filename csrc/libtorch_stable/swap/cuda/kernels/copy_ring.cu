@@ -20,7 +20,7 @@ namespace {
 
 constexpr int kSlots = 14;
 // Pieces whose bytes are still on their way to the target; all others of the ring are being read.
-constexpr int kArriving = 4;
+[[maybe_unused]] constexpr int kArriving = 4;  // unused before 9.0
 
 struct Ring {
   alignas(16) char slots[kSlots][kRingPieceBytes];
