@@ -19,17 +19,11 @@ namespace kvops::kernels {
 namespace {
 
 constexpr int kSlots = 14;
-// Pieces whose bytes are still on their way to the target; all others of the ring are being read.
-[[maybe_unused]] constexpr int kArriving = 4;  // unused before 9.0
 
 struct Ring {
   alignas(16) char slots[kSlots][kRingPieceBytes];
   uint64_t filled[kSlots];  // mbarriers
 };
-
-__device__ __forceinline__ uint32_t shared_address(const void* pointer) {
-  return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
-}
 
 // Goes through the pieces of one thread block: every gridDim.x-th of the table.
 template <class Table>
@@ -123,6 +117,13 @@ class Pieces<BlockTable> {
 };
 
 #if __CUDA_ARCH__ >= 900
+
+// Pieces whose bytes are still on their way to the target; all others of the ring are being read.
+constexpr int kArriving = 4;
+
+__device__ __forceinline__ uint32_t shared_address(const void* pointer) {
+  return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
+}
 
 __device__ __forceinline__ void fill(uint32_t slot, uint32_t filled, uint64_t src, uint32_t bytes) {
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(filled), "r"(bytes)
