@@ -25,6 +25,8 @@ struct Ring {
   uint64_t filled[kSlots];  // mbarriers
 };
 
+#if __CUDA_ARCH__ >= 900
+
 // Goes through the pieces of one thread block: every gridDim.x-th of the table.
 template <class Table>
 class Pieces;
@@ -115,8 +117,6 @@ class Pieces<BlockTable> {
   uint32_t entry_;
   uint32_t piece_;  // of the table
 };
-
-#if __CUDA_ARCH__ >= 900
 
 // Pieces whose bytes are still on their way to the target; all others of the ring are being read.
 constexpr int kArriving = 4;
