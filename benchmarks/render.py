@@ -153,6 +153,8 @@ def gpu_check() -> str:
             summary += ": the planted errors are found" if part["ok"] else ""
         elif "summary" in part:
             summary += f": {part['summary']}"
+        elif "selected" in part:
+            summary += f": tests named {part['selected']}"
         lines.append("| " + " | ".join([name, *counts, summary]) + " |")
     lines += [
         "",

@@ -242,8 +242,10 @@ def run_tests(
     command += [f"--junitxml={report}", *options, *map(str, part.files(shard))]
     code, tail = run(command, folder, environ, timeout)
     counts = junit_counts(report) if report.exists() else {"error": "\n".join(tail)}
-    seed = {"seed": int(environ["KVOPS_SEED"])}
-    return {"ok": code == 0 and "error" not in counts, "exit_code": code, **counts, **seed}
+    more: Result = {"seed": int(environ["KVOPS_SEED"])}
+    if "-k" in options:  # as `--pytest=-k --pytest=NAMES`: not everything was asked for
+        more["selected"] = options[options.index("-k") + 1]
+    return {"ok": code == 0 and "error" not in counts, "exit_code": code, **counts, **more}
 
 
 def test_files(path: str) -> list[Path]:
