@@ -83,6 +83,7 @@ def test_every_path_of_the_engine(device: str, path: str) -> None:
     back = torch.zeros_like(host).pin_memory()
     order = torch.arange(TOKENS).view(-1, PAGE).flip(0).flatten()
     stream = torch.cuda.Stream()
+    torch.cuda.synchronize()  # the pools are cleared on another stream
     with torch.cuda.stream(stream), kvops.swap.use_path(path):
         for layer in range(LAYERS):
             kvops.transfer_kv_per_layer_direct_pf_lf(
