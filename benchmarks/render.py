@@ -19,6 +19,7 @@ import plot_swap
 ROOT = Path(__file__).resolve().parent.parent
 DRAWING = "docs/swaps.svg"
 RESULTS = ROOT / "benchmarks" / "results"
+NOT_RECORDED = "Not recorded yet."
 MAX_WHEEL_MB = 60  # tools/release.py refuses more
 DOCUMENTS = ("README.md", "docs/performance.md", "docs/releasing.md")
 
@@ -269,6 +270,8 @@ def cuda_transfer() -> str:
 def cuda_swap_beside() -> str:
     """Decode steps and matrix products with and without swaps next to them."""
     recorded = _read("cuda-swap")
+    if "beside" not in recorded:
+        return NOT_RECORDED
     head = ["work", "swap", "asked for", "path", "work alone, us", "beside", "slower by"]
     head += ["swap alone, GB/s", "beside", "fraction of the link"]
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
@@ -287,7 +290,7 @@ def cuda_swap_curve() -> str:
     """GB/s over block size, and the drawing of it."""
     recorded = _read("cuda-swap")
     if "curve" not in recorded:
-        return "Not recorded yet."
+        return NOT_RECORDED
     paths = ("auto", "kernel", "batch", "single")
     head = ["block, bytes", *(f"{path} {way}" for way in ("H2D", "D2H") for path in paths)]
     lines = ["![GB/s over block size](swaps.svg)", ""]
