@@ -44,6 +44,11 @@ struct PartitionScratch {
   const Tensor& tmp_out;
 };
 
+// Computes p.out, and where p.exp_sums is set also what version 2's scratch is to hold. Device and
+// stream are those of `query`.
+using ComputePagedAttention = void(const char* op, const PagedAttentionParams& p,
+                                   const Tensor& query);
+
 PagedAttentionParams validate_paged_attention_v1(const PagedAttentionArgs& args);
 PagedAttentionParams validate_paged_attention_v2(const PagedAttentionArgs& args,
                                                  const PartitionScratch& scratch);

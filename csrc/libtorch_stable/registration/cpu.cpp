@@ -4,6 +4,8 @@
 #include "registration/cpu.h"
 
 #include "attention/ops.h"
+#include "attention/paged_attention_v1.h"
+#include "attention/paged_attention_v2.h"
 #include "cache/ops.h"
 #include "gather/ops.h"
 #include "mla/ops.h"
@@ -26,8 +28,8 @@ constexpr Kernel kCpuKernels[] = {
     {"cp_gather_cache", boxed<&cpu::cp_gather_cache>},
     {"cp_gather_and_upconvert_fp8_kv_cache", boxed<&cpu::cp_gather_and_upconvert_fp8_kv_cache>},
     {"cp_gather_indexer_k_quant_cache", boxed<&cpu::cp_gather_indexer_k_quant_cache>},
-    {"paged_attention_v1", boxed<&cpu::paged_attention_v1>},
-    {"paged_attention_v2", boxed<&cpu::paged_attention_v2>},
+    {"paged_attention_v1", boxed<&paged_attention_v1<&cpu::paged_attention>>},
+    {"paged_attention_v2", boxed<&paged_attention_v2<&cpu::paged_attention>>},
     {"merge_attn_states", boxed<&cpu::merge_attn_states>},
     {"swap_blocks", boxed<&cpu::swap_blocks>},
     {"swap_blocks_batch", boxed<&cpu::swap_blocks_batch>},

@@ -1,13 +1,12 @@
 // Paged attention on CPU: attention over partitions of 512 tokens, then their combination.
 // Called by paged_attention_v1 and _v2. Partitions do not depend on the number of threads or on
 // the other sequences of the batch, so neither does a single bit of the result.
-#include "attention/cpu/paged_attention.h"
-
 #include <algorithm>
 #include <memory>
 #include <vector>
 
 #include "attention/cpu/kernels.h"
+#include "attention/ops.h"
 #include "attention/validate.h"
 #include "common/checked_mode.h"
 #include "common/parallel.h"
@@ -121,7 +120,7 @@ void combine(const PagedAttentionParams& p, const Partials& partials) {
 
 }  // namespace
 
-void paged_attention(const char* op, const PagedAttentionParams& p) {
+void paged_attention(const char* op, const PagedAttentionParams& p, const Tensor&) {
   if (checked_mode()) check_paged_attention_indices(op, p);
   const Partials partials(p);
   attend(p, partials);

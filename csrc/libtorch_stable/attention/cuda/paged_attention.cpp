@@ -1,11 +1,10 @@
 // Paged attention on CUDA: index checks in checked mode, plan, workspace, launch. Called by
 // paged_attention_v1 and _v2.
-#include "attention/cuda/paged_attention.h"
-
 #include <stdexcept>
 #include <string>
 
 #include "attention/cuda/kernels/launch.h"
+#include "attention/ops.h"
 #include "attention/validate.h"
 #include "common/checked_mode.h"
 #include "common/cuda/context.h"

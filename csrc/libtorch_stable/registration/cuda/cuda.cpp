@@ -7,6 +7,8 @@
 #include <exception>
 
 #include "attention/ops.h"
+#include "attention/paged_attention_v1.h"
+#include "attention/paged_attention_v2.h"
 #include "cache/ops.h"
 #include "common/cuda/driver.h"
 #include "common/cuda/skip_record.h"
@@ -46,8 +48,8 @@ constexpr Kernel kCudaKernels[] = {
 
     // ---- attention
     {"merge_attn_states", boxed<&cuda::merge_attn_states>},
-    {"paged_attention_v1", boxed<&cuda::paged_attention_v1>},
-    {"paged_attention_v2", boxed<&cuda::paged_attention_v2>},
+    {"paged_attention_v1", boxed<&paged_attention_v1<&cuda::paged_attention>>},
+    {"paged_attention_v2", boxed<&paged_attention_v2<&cuda::paged_attention>>},
 
     // ---- swap
     {"swap_blocks", boxed<&cuda::swap_blocks>},
