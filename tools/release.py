@@ -103,12 +103,19 @@ def run_all(arguments: argparse.Namespace) -> int:
     status = check_files([source, repaired], arguments.development)
     if arguments.json and status == 0:
         facts = {
+            "commit": commit_of(ROOT),
             **sizes(repaired),
             "build CPU seconds": round(cost),
             "sdist": source.stat().st_size,
         }
         arguments.json.write_text(json.dumps(facts, indent=2) + "\n")
     return status
+
+
+def commit_of(checkout: Path) -> str:
+    """What was built; with changes that are not committed it ends with -dirty."""
+    command = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--exclude=*"]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def cpu_seconds() -> float:
