@@ -54,16 +54,19 @@ static __device__ __forceinline__ uint4 load_transposed(const char* row) {
   return words;
 }
 
-// In one step, every group of four lanes reads kPieces pieces of some columns. Of 16-bit elements:
-// four pieces of one column. Made and used by whole warps.
-template <class Tile, uint32_t kElemBytes>
-class PieceReader {
- public:
+// Four pieces of one column for every group of four lanes.
+struct ColumnOfLanes {
   static constexpr uint32_t kPieces = 4;
   static constexpr uint32_t kColumns = 8;
   static __device__ __forceinline__ uint32_t piece(uint32_t lane) { return lane % 4; }
   static __device__ __forceinline__ uint32_t column(uint32_t lane) { return lane / 4; }
+};
 
+// In one step, every group of four lanes reads kPieces pieces of some columns. Of 16-bit elements:
+// of one. Made and used by whole warps.
+template <class Tile, uint32_t kElemBytes>
+class PieceReader : public ColumnOfLanes {
+ public:
   // `first_token_of(piece)` is in the tile.
   template <class FirstTokenOf>
   __device__ __forceinline__ PieceReader(Tile& tile, uint32_t lane,
@@ -107,15 +110,10 @@ class PieceReader<Tile, 1> {
   uint32_t kept_;
 };
 
-// Words: four pieces of one column, element by element.
+// Words: of one column too, element by element.
 template <class Tile>
-class PieceReader<Tile, 4> {
+class PieceReader<Tile, 4> : public ColumnOfLanes {
  public:
-  static constexpr uint32_t kPieces = 4;
-  static constexpr uint32_t kColumns = 8;
-  static __device__ __forceinline__ uint32_t piece(uint32_t lane) { return lane % 4; }
-  static __device__ __forceinline__ uint32_t column(uint32_t lane) { return lane / 4; }
-
   template <class FirstTokenOf>
   __device__ __forceinline__ PieceReader(Tile& tile, uint32_t lane,
                                          const FirstTokenOf& first_token_of)
