@@ -1,15 +1,13 @@
 // Copies from global to shared memory that do not go through registers: pieces on sm_80 and newer
 // (older ones copy at once), any size on sm_90. Used by the page loader; stage_barriers.cuh says
-// when they are finished.
+// when they are finished; bulk copies are in common/cuda/bulk_copy.cuh.
 #pragma once
 
 #include <cstdint>
 
-namespace kvops::kernels {
+#include "common/cuda/bulk_copy.cuh"
 
-static __device__ __forceinline__ uint32_t shared_address(const void* pointer) {
-  return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
-}
+namespace kvops::kernels {
 
 // On entry both addresses are multiples of kBytes, 16 or 8.
 template <int kBytes>
@@ -28,18 +26,6 @@ static __device__ __forceinline__ void copy_async(char* to, const char* from) {
   } else {
     *reinterpret_cast<uint2*>(to) = *reinterpret_cast<const uint2*>(from);
   }
-#endif
-}
-
-// Addresses and bytes are multiples of 16. The barrier counts bytes as they arrive.
-static __device__ __forceinline__ void copy_bulk(char* to, const char* from, int bytes,
-                                                 const uint64_t* barrier) {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-  asm volatile(
-      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];\n" ::
-          "r"(shared_address(to)),
-      "l"(from), "r"(bytes), "r"(shared_address(barrier))
-      : "memory");
 #endif
 }
 

@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "common/cuda/bulk_copy.cuh"
 #include "swap/cuda/kernels/copy_overlap.cuh"
 #include "swap/cuda/kernels/table_fill.h"
 #include "swap/cuda/kernels/table_launch.h"
@@ -121,58 +122,20 @@ class Pieces<BlockTable> {
 // Pieces whose bytes are still on their way to the target; all others of the ring are being read.
 constexpr int kArriving = 4;
 
-__device__ __forceinline__ uint32_t shared_address(const void* pointer) {
-  return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
-}
-
-__device__ __forceinline__ void fill(uint32_t slot, uint32_t filled, uint64_t src, uint32_t bytes) {
-  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(filled), "r"(bytes)
-               : "memory");
-  asm volatile(
-      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::
-          "r"(slot),
-      "l"(src), "r"(bytes), "r"(filled)
-      : "memory");
-}
-
-__device__ __forceinline__ void wait_for(uint32_t filled, uint32_t phase) {
-  asm volatile(
-      "{\n"
-      ".reg .pred done;\n"
-      "again: mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
-      "@!done bra again;\n"
-      "}\n" ::"r"(filled),
-      "r"(phase)
-      : "memory");
-}
-
-__device__ __forceinline__ void empty(uint64_t dst, uint32_t slot, uint32_t bytes) {
-  asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;" ::"l"(dst), "r"(slot),
-               "r"(bytes)
-               : "memory");
-  asm volatile("cp.async.bulk.commit_group;" ::: "memory");
-}
-
-template <int kPieces>
-__device__ __forceinline__ void wait_until_arriving() {
-  asm volatile("cp.async.bulk.wait_group %0;" ::"n"(kPieces) : "memory");
-}
-
 template <class Table>
 __device__ __forceinline__ void copy_through(Ring& ring, const Table& table) {
-  const auto slot = [&](int i) { return shared_address(ring.slots[i]); };
-  const auto filled = [&](int i) { return shared_address(&ring.filled[i]); };
 #pragma unroll
-  for (int i = 0; i < kSlots; ++i) {
-    asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(filled(i)) : "memory");
-  }
-  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+  for (int i = 0; i < kSlots; ++i) init_bulk_barrier(&ring.filled[i]);
+  publish_bulk_barriers();
   Pieces<Table> reading(table);
   Pieces<Table> writing(table);
   const auto read_next = [&](int i) {
     if (reading.is_near_end(table)) let_next_start();
     if (reading.done(table)) return;
-    fill(slot(i), filled(i), reading.src(table), reading.bytes(table));
+    const auto* src = reinterpret_cast<const char*>(reading.src(table));
+    const uint32_t bytes = reading.bytes(table);
+    expect_bytes(&ring.filled[i], bytes);
+    copy_bulk(ring.slots[i], src, bytes, &ring.filled[i]);
     reading.advance(table);
   };
 #pragma unroll
@@ -181,11 +144,12 @@ __device__ __forceinline__ void copy_through(Ring& ring, const Table& table) {
   for (uint32_t phase = 0;; phase ^= 1) {
 #pragma unroll
     for (int i = 0; i < kSlots; ++i) {
-      if (writing.done(table)) return wait_until_arriving<0>();
-      wait_for(filled(i), phase);
-      empty(writing.dst(table), slot(i), writing.bytes(table));
+      if (writing.done(table)) return wait_for_stores<0>();
+      wait_for_bytes(&ring.filled[i], phase);
+      auto* dst = reinterpret_cast<char*>(writing.dst(table));
+      store_bulk(dst, ring.slots[i], writing.bytes(table));
       writing.advance(table);
-      wait_until_arriving<kArriving>();
+      wait_for_stores<kArriving>();
       read_next((i + kSlots - kArriving) % kSlots);
     }
   }

@@ -1,0 +1,74 @@
+// Bulk copies between global and shared memory, issued by one thread, and the barriers in shared
+// memory that count their bytes: compute capability 9.0 on. Used by the page loader of attention
+// and by the ring of the swaps. Addresses and bytes are multiples of 16.
+#pragma once
+
+#include <cstdint>
+
+namespace kvops::kernels {
+
+static __device__ __forceinline__ uint32_t shared_address(const void* pointer) {
+  return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
+}
+
+// To shared memory; the barrier counts bytes as they arrive. Nothing on older GPUs.
+static __device__ __forceinline__ void copy_bulk(char* to, const char* from, uint32_t bytes,
+                                                 const uint64_t* barrier) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];\n" ::
+          "r"(shared_address(to)),
+      "l"(from), "r"(bytes), "r"(shared_address(barrier))
+      : "memory");
+#endif
+}
+
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+
+// For one arrival a phase, which expect_bytes() is. Copies may use the barrier after
+// publish_bulk_barriers().
+static __device__ __forceinline__ void init_bulk_barrier(uint64_t* barrier) {
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;\n" ::"r"(shared_address(barrier))
+               : "memory");
+}
+static __device__ __forceinline__ void publish_bulk_barriers() {
+  asm volatile("fence.proxy.async.shared::cta;\n" ::: "memory");
+}
+
+// The phase ends when so many bytes have been copied.
+static __device__ __forceinline__ void expect_bytes(const uint64_t* barrier, uint32_t bytes) {
+  asm volatile(
+      "mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;\n" ::"r"(shared_address(barrier)),
+      "r"(bytes)
+      : "memory");
+}
+
+// Until the phase of this parity (the first one's is 0) has ended.
+static __device__ __forceinline__ void wait_for_bytes(const uint64_t* barrier, uint32_t parity) {
+  asm volatile(
+      "{\n"
+      ".reg .pred done;\n"
+      "again: mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
+      "@!done bra again;\n"
+      "}\n" ::"r"(shared_address(barrier)),
+      "r"(parity)
+      : "memory");
+}
+
+// From shared memory, as a group of its own.
+static __device__ __forceinline__ void store_bulk(char* to, const char* from, uint32_t bytes) {
+  asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;\n" ::"l"(to),
+               "r"(shared_address(from)), "r"(bytes)
+               : "memory");
+  asm volatile("cp.async.bulk.commit_group;\n" ::: "memory");
+}
+
+// Until the bytes of all but the thread's last stores have arrived.
+template <int kLastStores>
+static __device__ __forceinline__ void wait_for_stores() {
+  asm volatile("cp.async.bulk.wait_group %0;\n" ::"n"(kLastStores) : "memory");
+}
+
+#endif
+
+}  // namespace kvops::kernels
