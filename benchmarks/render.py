@@ -217,6 +217,34 @@ def _cuda_table(detailed: bool) -> str:
     return "\n".join(lines)
 
 
+def cuda_flashinfer() -> str:
+    """Paged attention beside the fastest way of FlashInfer, in one run."""
+    if not (RESULTS / "cuda-flashinfer.json").exists():
+        return NOT_RECORDED
+    recorded = _read("cuda-flashinfer")
+    where, rates = recorded["provenance"], recorded["rates"]
+    head = ["case", "attainable us", "kvops, us", "FlashInfer, us", "its fastest way"]
+    head += ["FlashInfer / kvops", "not slower"]
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    slower = 0
+    for row in recorded["rows"]:
+        other = row["flashinfer"][row["best"]]
+        slower += row["kvops"] > other
+        times = [f"{time * 1e6:.1f}" for time in (row["attainable_seconds"], row["kvops"], other)]
+        verdict = "**slower**" if row["kvops"] > other else "yes"
+        cells = [row["name"], *times, row["best"], f"{other / row['kvops']:.2f}", verdict]
+        lines.append("| " + " | ".join(cells) + " |")
+    lines += [
+        "",
+        f"kvops is slower in {slower} of {len(recorded['rows'])} cases. {where['gpu']}, driver"
+        f" {where['driver']}, torch {where['torch']}, FlashInfer {where['flashinfer']}; copy"
+        f" {rates['copy_gb_per_second']:.0f} GB/s (read + written), call floor"
+        f" {rates['floor_seconds'] * 1e6:.1f} us; commit {where['commit']};"
+        f" `{where['command']}`.",
+    ]
+    return "\n".join(lines)
+
+
 def cuda_swap() -> str:
     """Swaps by the automatic choice, beside the driver's batched copy and single copies."""
     recorded = _read("cuda-swap")
@@ -399,6 +427,7 @@ TABLES = {
     "gpu_check": gpu_check,
     "cuda_summary": cuda_summary,
     "cuda_details": cuda_details,
+    "cuda_flashinfer": cuda_flashinfer,
     "cuda_swap": cuda_swap,
     "cuda_transfer": cuda_transfer,
     "cuda_swap_beside": cuda_swap_beside,

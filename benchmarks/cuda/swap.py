@@ -22,12 +22,12 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.table import Table
-from swap_beside import measure_beside
-from swap_first_bytes import measure_first_bytes
 from torch import Tensor
 
 import kvops
 from harness import DEVICE, RESULTS, provenance
+from swap_beside import measure_beside
+from swap_first_bytes import measure_first_bytes
 
 KIB = 1 << 10
 PARTS = ("speed", "curve", "beside")
