@@ -58,6 +58,25 @@ def test_any_states(states: States, seed: int, device: str) -> None:
 
 
 @on_every_device
+@pytest.mark.parametrize("heads, head_size", [(1, 128), (3, 80), (33, 64)])
+@pytest.mark.parametrize("tokens", [1, 2, 3, 4, 7, 8, 9, 15, 16, 17, 127, 129])
+def test_tiles_of_tokens(tokens: int, heads: int, head_size: int, device: str) -> None:
+    """Whole tiles of tokens, and a last one that lacks some."""
+    states = States(
+        tokens=tokens,
+        heads=heads,
+        head_size=head_size,
+        dtype=torch.bfloat16,
+        tokens_with_context=max(tokens - 2, 0),
+    )
+    args, expected = make(states, device), make(states, "cpu")
+    merged(args)
+    reference.merge_attn_states(**expected)
+    for name in CASE.outputs:
+        CASE.compare(name, args[name].cpu(), expected[name], expected)
+
+
+@on_every_device
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("cut", [1, 7, 30, 39])
 def test_parts_give_the_whole(cut: int, dtype: torch.dtype, device: str) -> None:

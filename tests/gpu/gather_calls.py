@@ -34,7 +34,8 @@ def _gathers(rows: int, t: dict[str, torch.Tensor]) -> list[torch.Tensor]:
 
     tables, requests = (t["blocks"], t["rows"]), len(t["blocks"])
     for starts in (None, t["starts"]):
-        kvops.cp_gather_cache(t["cache"], dst(64), *tables, requests, starts)
+        kvops.cp_gather_cache(t["narrow"], dst(128), *tables, requests, starts)
+        kvops.cp_gather_cache(t["cache"], dst(288), *tables, requests, starts)
         for kind in ("auto", "fp8"):
             cache = t["cache"].view(torch.bfloat16) if kind == "auto" else t["cache"]
             out = dst(cache.shape[2], torch.bfloat16)
@@ -57,7 +58,8 @@ def gathers_of_any_tables(
     owners = torch.searchsorted(bounds.sort().values, torch.arange(rows), right=True) - 1
     wrong = torch.rand(rows, generator=generator) < share
     t = {
-        "cache": random_bits([_BLOCKS, _BLOCK_SIZE, 64], torch.uint8, generator),
+        "narrow": random_bits([_BLOCKS, _BLOCK_SIZE, 128], torch.uint8, generator),
+        "cache": random_bits([_BLOCKS, _BLOCK_SIZE, 288], torch.uint8, generator),
         "keys": random_bits([_BLOCKS, 4, 132], torch.uint8, generator),
         "entries": random_bits([_BLOCKS, _BLOCK_SIZE, 656], torch.uint8, generator),
         "blocks": _any_values([requests, pages], _BLOCKS, share, generator),

@@ -42,10 +42,15 @@ __device__ __forceinline__ MergeWeights weigh(float prefix_lse, float suffix_lse
   return {MergeMode::kWeighted, prefix_sum / sum, suffix_sum / sum, logf(sum) + largest};
 }
 
+// Of a tile: the lse of its tokens, for a head, lie in one sector of 32 bytes.
+inline constexpr int kMostLog2Tokens = 3;
+
+// Rows are numbered tile by tile, in a tile head by head.
 struct MergeShape {
-  Divisor heads;
-  int64_t rows;
-  int log2_lanes;  // of a group: at most a warp
+  Divisor tile_rows;
+  int64_t rows;     // with those of the tokens that the last tile lacks
+  int log2_tokens;  // of a tile
+  int log2_lanes;   // of a group: at most a warp
 };
 
 // What a lane has read of a row.
@@ -92,8 +97,10 @@ struct RowIndex {
 };
 
 __device__ __forceinline__ RowIndex index_of(const MergeShape& shape, int64_t row) {
-  const int64_t token = shape.heads.quotient(row);
-  return {token, shape.heads.remainder(row, token)};
+  const int64_t tile = shape.tile_rows.quotient(row);
+  const int64_t in_tile = shape.tile_rows.remainder(row, tile);
+  const int64_t first_token = tile << shape.log2_tokens;
+  return {first_token + (in_tile & ((1 << shape.log2_tokens) - 1)), in_tile >> shape.log2_tokens};
 }
 
 // Where a row's data are, and what its parts weigh before they are weighed.
@@ -148,9 +155,10 @@ __global__ void __launch_bounds__(kMergeThreads, kMergeBlocks)
   const int64_t lanes_elems = static_cast<int64_t>(lanes) * kCount;
   // The same for all threads of a block, so that whole warps meet below.
   for (int64_t base = blockIdx.x * groups; base < shape.rows; base += gridDim.x * groups) {
-    const bool has_row = base + group < shape.rows;
-    // Groups beyond the last row read that one once more.
-    const RowIndex index = index_of(shape, has_row ? base + group : shape.rows - 1);
+    // Groups without a row read one of another once more.
+    RowIndex index = index_of(shape, base + group < shape.rows ? base + group : 0);
+    const bool has_row = base + group < shape.rows && index.token < p.num_tokens;
+    if (!has_row) index.token = p.num_tokens - 1;
     const auto row = locate_row<T, Out>(p, index);
     RowShare<T, kCount> shares[kUnitsAtOnce] = {};
     const auto load = [&](int64_t first_elem) {
@@ -195,13 +203,19 @@ inline int log2_lanes_for(int64_t wanted) {
 
 template <class T, class Out, int kCount>
 cudaError_t launch_merge_rows(const MergeAttnStatesParams& p, cudaStream_t stream) {
-  const int64_t rows = p.num_tokens * p.num_heads;
+  int log2_tokens = 0;
+  while (log2_tokens < kMostLog2Tokens && 2 << log2_tokens <= p.num_tokens) ++log2_tokens;
+  const int64_t tile_rows = p.num_heads << log2_tokens;
+  const int64_t rows = (((p.num_tokens - 1) >> log2_tokens) + 1) * tile_rows;
   const int log2_lanes = log2_lanes_for((p.head_size / kCount + kUnitsAtOnce - 1) / kUnitsAtOnce);
   const int64_t block_rows = kMergeThreads >> log2_lanes;
   const int64_t wanted = (rows + block_rows - 1) / block_rows;
   const unsigned blocks = static_cast<unsigned>(wanted < INT32_MAX ? wanted : INT32_MAX);
-  merge_attn_states_kernel<T, Out, kCount><<<blocks, kMergeThreads, 0, stream>>>(
-      p, MergeShape{.heads = Divisor(p.num_heads, rows), .rows = rows, .log2_lanes = log2_lanes});
+  const MergeShape shape = {.tile_rows = Divisor(tile_rows, rows),
+                            .rows = rows,
+                            .log2_tokens = log2_tokens,
+                            .log2_lanes = log2_lanes};
+  merge_attn_states_kernel<T, Out, kCount><<<blocks, kMergeThreads, 0, stream>>>(p, shape);
   return cudaGetLastError();
 }
 

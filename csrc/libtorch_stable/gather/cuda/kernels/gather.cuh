@@ -3,7 +3,8 @@
 // once, all loads before the first store. Tiles are small and many: while blocks look up, others
 // move.
 // Launched by the thin operators with a Mover, which says what a unit is and how it is moved. Calls
-// of few rows go to gather_few.cuh.
+// of so few requests that a warp's lanes suffice for them go to gather_few.cuh if rows are few, and
+// to gather_lanes.cuh if rows are wide and in one part.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -12,6 +13,7 @@
 #include <cstdint>
 
 #include "gather/cuda/kernels/gather_few.cuh"
+#include "gather/cuda/kernels/gather_lanes.cuh"
 #include "gather/cuda/kernels/requests.cuh"
 
 namespace kvops::kernels {
@@ -121,7 +123,11 @@ cudaError_t launch_tiles(const GatherCall& call, const Mover& mover) {
 template <class Mover>
 cudaError_t launch_gather(const GatherCall& call, const Mover& mover) {
   if (call.tables.num_rows == 0 || mover.columns == 0) return cudaSuccess;
-  return are_few(call, mover.columns) ? launch_gather_few(call, mover) : launch_tiles(call, mover);
+  if (are_few(call, mover.columns)) return launch_gather_few(call, mover);
+  if constexpr (Mover::kParts == 1) {
+    if (lanes_suffice_for_rows(call, mover.columns)) return launch_gather_lanes(call, mover);
+  }
+  return launch_tiles(call, mover);
 }
 
 }  // namespace kvops::kernels

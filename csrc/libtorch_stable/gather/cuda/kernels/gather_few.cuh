@@ -47,11 +47,11 @@ __global__ void __launch_bounds__(kFewThreads)
                       const __grid_constant__ Mover mover,
                       const __grid_constant__ GatherReports reports) {
   const uint32_t lane = threadIdx.x % 32u;
-  const LaneStarts own = read_lane_starts(tables, lane);
+  const LaneStarts own = read_lane_starts<false>(tables, lane);
   const int32_t early_block = read_early_block(tables, shape.early, lane);
   const uint32_t unit = blockIdx.x * kFewThreads + threadIdx.x;
   const bool has_unit = unit < shape.num_units;
-  const Divided<uint32_t> at = shape.columns.divide(has_unit ? unit : 0);
+  const Divided<uint32_t> at = shape.columns.divide(has_unit ? unit : shape.num_units - 1);
   const int32_t row = static_cast<int32_t>(at.quotient);
   const uint32_t column = at.remainder;
   int32_t request = -1;

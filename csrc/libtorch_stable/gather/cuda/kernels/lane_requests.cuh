@@ -1,5 +1,6 @@
 // Finds entries within a warp, for calls of so few requests that each has a lane: nothing is waited
-// for but the tables. Used by gather_few.cuh; all lanes call everything here.
+// for but the tables. Used by gather_few.cuh, gather_lanes.cuh and copy_runs.cuh; all lanes call
+// everything here.
 // Only code that every call comes along is in line.
 #pragma once
 
@@ -33,12 +34,15 @@ struct LaneStarts {
   int32_t sequence;
 };
 
+// kCached: through the L1, where another thread block may have brought them.
+template <bool kCached>
 __device__ __forceinline__ LaneStarts read_lane_starts(const GatherTables& t, uint32_t lane) {
+  const auto read = [](const int32_t* from) { return kCached ? *from : read_index(from); };
   // Lanes without a row start have one behind all rows.
   LaneStarts own = {t.dst_rows, 0};
-  if (lane < static_cast<uint32_t>(t.num_row_starts)) own.row = read_index(t.row_starts + lane);
+  if (lane < static_cast<uint32_t>(t.num_row_starts)) own.row = read(t.row_starts + lane);
   if (t.seq_starts != nullptr && lane < static_cast<uint32_t>(t.num_requests)) {
-    own.sequence = read_index(t.seq_starts + lane);
+    own.sequence = read(t.seq_starts + lane);
   }
   return own;
 }
@@ -67,25 +71,36 @@ __device__ __forceinline__ int32_t read_early_block(const GatherTables& t, const
       (at.quotient * static_cast<uint32_t>(t.block_table_stride_elems) + at.remainder));
 }
 
+// The request of the lane's row, if starts are sound and rows do not descend from lane to lane; ~0u
+// if there is none.
+__device__ __forceinline__ uint32_t request_by_starts(const LaneStarts& own, int32_t row) {
+  const auto last_up_to = [&own](int32_t lane_row) {
+    return static_cast<uint32_t>(__popc(__ballot_sync(~0u, own.row <= lane_row)) - 1);
+  };
+  uint32_t request = last_up_to(of_lane(row, 0));
+  // A warp has rows of one request, most often.
+  if (__builtin_expect(request == last_up_to(of_lane(row, 31)), true)) return request;
+  request = ~0u;
+#pragma unroll
+  for (uint32_t step = 16; step > 0; step /= 2) {
+    if (of_lane(own.row, request + step) <= row) request += step;
+  }
+  return request;
+}
+
 static __device__ __noinline__ Entry find_among_unsound(const GatherTables& t, int32_t row) {
   return find_entry(t, {t.row_starts, t.seq_starts, false}, -1, row);
 }
 
-// Of the lane's row. `token_request`: what token_to_seq says of it, if there is one; `early_block`
-// is of read_early_block if `num_early_pages` is not 0.
+// Of the lane's row; rows do not descend from lane to lane. `token_request`: what token_to_seq says
+// of it, if there is one; `early_block` is of read_early_block if `num_early_pages` is not 0.
 __device__ __forceinline__ Entry find_by_lanes(const GatherTables& t, const LaneStarts& own,
                                                bool has_row, int32_t row, int32_t token_request,
                                                int32_t early_block, uint32_t num_early_pages,
                                                bool& starts_are_sound) {
   const bool by_token = t.token_to_seq != nullptr;
   uint32_t request = static_cast<uint32_t>(token_request);
-  if (!by_token) {
-    request = ~0u;
-#pragma unroll
-    for (uint32_t step = 16; step > 0; step /= 2) {
-      if (of_lane(own.row, request + step) <= row) request += step;
-    }
-  }
+  if (!by_token) request = request_by_starts(own, row);
   const bool exists = has_row && request < static_cast<uint32_t>(t.num_requests);
   const uint32_t owner = exists ? request : 0;
   const int32_t first = of_lane(own.row, owner);
