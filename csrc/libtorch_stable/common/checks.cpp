@@ -44,11 +44,14 @@ constexpr KnownDType kKnownDTypes[] = {
 struct KnownCodes {
   static constexpr int32_t kCodes = 128;
   const KnownDType* by_code[kCodes] = {};
+  int64_t element_bytes[kCodes] = {};
 
   KnownCodes() {
     for (const KnownDType& known : kKnownDTypes) {
       const int32_t code = known.code();
-      if (code >= 0 && code < kCodes) by_code[code] = &known;
+      if (code < 0 || code >= kCodes) continue;
+      by_code[code] = &known;
+      element_bytes[code] = static_cast<int64_t>(aoti_torch_dtype_element_size(code));
     }
   }
 };
@@ -59,6 +62,11 @@ const int32_t kCpu = aoti_torch_device_type_cpu();
 const KnownDType* known_dtype(const Tensor& tensor) {
   const int32_t code = tensor.dtype_code();
   return code >= 0 && code < KnownCodes::kCodes ? kKnownCodes.by_code[code] : nullptr;
+}
+
+int64_t element_bytes(const Tensor& tensor) {
+  return known_dtype(tensor) != nullptr ? kKnownCodes.element_bytes[tensor.dtype_code()]
+                                        : static_cast<int64_t>(tensor.element_size());
 }
 
 std::string list_text(const int64_t* values, int64_t count) {
@@ -119,8 +127,7 @@ void check_storage(const Tensor& tensor, Arg arg) {
   const int64_t span = span_elems(tensor);
   if (span == 0) return;
   const int64_t storage_bytes = tensor.storage_bytes();
-  const int64_t needed_bytes =
-      (tensor.storage_offset() + span) * static_cast<int64_t>(tensor.element_size());
+  const int64_t needed_bytes = (tensor.storage_offset() + span) * element_bytes(tensor);
   if (needed_bytes > storage_bytes) {
     fail(arg, "must have a storage of at least " + std::to_string(needed_bytes) + " bytes, got " +
                   std::to_string(storage_bytes) + " (freed or resized)");
@@ -207,30 +214,29 @@ void refuse_stride(const Tensor& tensor, Arg arg, int64_t dim, int64_t stride_el
 void check_shape(const Tensor& tensor, Arg arg, std::initializer_list<int64_t> sizes) {
   const int64_t rank = static_cast<int64_t>(sizes.size());
   bool equal = tensor.dim() == rank;
+  const int64_t* got = tensor.sizes();
   for (int64_t i = 0; equal && i < rank; ++i) {
     const int64_t expected = sizes.begin()[i];
-    equal = expected == kAnySize || tensor.size(i) == expected;
+    equal = expected == kAnySize || got[i] == expected;
   }
   if (!equal) {
     fail(arg, "must have shape " + list_text(sizes.begin(), rank) + ", got " + shape_text(tensor));
   }
 }
 
-DType check_dtype(const Tensor& tensor, Arg arg, std::initializer_list<DType> allowed) {
-  const DType dtype = dtype_of(tensor);
-  for (DType candidate : allowed) {
-    if (candidate == dtype) return dtype;
-  }
+void refuse_dtype(const Tensor& tensor, Arg arg, std::initializer_list<DType> allowed) {
   const char* quantifier = allowed.size() > 1 ? "one of " : "";
   fail(arg, std::string("must have dtype ") + quantifier + names(allowed) + ", got " +
                 dtype_name(tensor));
 }
 
 void check_dense_from(const Tensor& tensor, Arg arg, int64_t dim) {
+  const int64_t* sizes = tensor.sizes();
+  const int64_t* strides = tensor.strides();
   int64_t expected = 1;
   for (int64_t i = tensor.dim() - 1; i >= dim; --i) {
-    check_stride(tensor, arg, i, expected);
-    expected *= tensor.size(i);
+    if (sizes[i] > 1 && strides[i] != expected) refuse_stride(tensor, arg, i, expected);
+    expected *= sizes[i];
   }
 }
 

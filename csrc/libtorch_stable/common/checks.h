@@ -40,7 +40,14 @@ inline void check_dim(const Tensor& tensor, Arg arg, int64_t rank) {
 }
 // Sizes that may be anything are kAnySize.
 void check_shape(const Tensor& tensor, Arg arg, std::initializer_list<int64_t> sizes);
-DType check_dtype(const Tensor& tensor, Arg arg, std::initializer_list<DType> allowed);
+[[noreturn]] void refuse_dtype(const Tensor& tensor, Arg arg, std::initializer_list<DType> allowed);
+inline DType check_dtype(const Tensor& tensor, Arg arg, std::initializer_list<DType> allowed) {
+  const DType dtype = dtype_of(tensor);
+  for (const DType candidate : allowed) {
+    if (candidate == dtype) return dtype;
+  }
+  refuse_dtype(tensor, arg, allowed);
+}
 // The stride of one dimension, in elements; dimensions of size <= 1 have no stride to check.
 [[noreturn]] void refuse_stride(const Tensor& tensor, Arg arg, int64_t dim, int64_t stride_elems);
 inline void check_stride(const Tensor& tensor, Arg arg, int64_t dim, int64_t stride_elems) {

@@ -1,10 +1,12 @@
 // Device, stream and errors of a CUDA call. See context.h.
 #include "common/cuda/context.h"
 
+#include <atomic>
 #include <stdexcept>
 #include <string>
 
 #include "common/cuda/driver.h"
+#include "common/cuda/driver_launch.h"
 #include "common/cuda/skip_record.h"
 
 namespace kvops::cuda {
@@ -14,11 +16,22 @@ namespace {
   throw std::runtime_error(std::string("kvops::") + op + ": " + what);
 }
 
-// Asked of our runtime, which goes by the driver's current context, as a launch does: torch may
-// name a device that it has not switched to yet.
+constexpr int kMaxDevices = 64;
+
+// For each device, a context of which our runtime has said that it is one of that device: that
+// stays so, and the id alone is quicker to ask for.
+std::atomic<uint64_t> known_context[kMaxDevices];
+
+// Asked of the driver's current context, by which a launch goes: torch may name a device that it
+// has not switched to yet.
 bool is_current(int32_t device) {
+  const uint64_t context = current_context_id();
+  const bool is_known = context != 0 && device >= 0 && device < kMaxDevices;
+  if (is_known && known_context[device].load(std::memory_order_relaxed) == context) return true;
   int current = -1;
-  return cudaGetDevice(&current) == cudaSuccess && current == device;
+  if (cudaGetDevice(&current) != cudaSuccess || current != device) return false;
+  if (is_known) known_context[device].store(context, std::memory_order_relaxed);
+  return true;
 }
 
 }  // namespace

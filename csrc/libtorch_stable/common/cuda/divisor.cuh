@@ -25,7 +25,8 @@ struct Reciprocal {
 
   explicit Reciprocal(uint64_t divisor) : shift(std::bit_width(divisor - 1)) {
     const Twice excess = (Twice{1} << shift) - divisor;
-    multiplier = static_cast<uint64_t>((excess << kBits) / divisor + 1);
+    // Powers of two, of which most are, take no division.
+    multiplier = excess == 0 ? 1 : static_cast<uint64_t>((excess << kBits) / divisor + 1);
   }
 };
 

@@ -11,6 +11,7 @@
 #include "attention/params.h"
 #include "common/cuda/convert.cuh"
 #include "common/cuda/divisor.cuh"
+#include "common/cuda/launch.cuh"
 #include "common/cuda/vec.cuh"
 
 namespace kvops::kernels {
@@ -215,8 +216,8 @@ cudaError_t launch_merge_rows(const MergeAttnStatesParams& p, cudaStream_t strea
                             .rows = rows,
                             .log2_tokens = log2_tokens,
                             .log2_lanes = log2_lanes};
-  merge_attn_states_kernel<T, Out, kCount><<<blocks, kMergeThreads, 0, stream>>>(p, shape);
-  return cudaGetLastError();
+  return launch_kernel(merge_attn_states_kernel<T, Out, kCount>, blocks, kMergeThreads, stream, p,
+                       shape);
 }
 
 template <class T, class Out>

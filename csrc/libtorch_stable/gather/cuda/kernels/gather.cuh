@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "common/cuda/launch.cuh"
 #include "gather/cuda/kernels/gather_few.cuh"
 #include "gather/cuda/kernels/gather_lanes.cuh"
 #include "gather/cuda/kernels/requests.cuh"
@@ -115,9 +116,9 @@ cudaError_t launch_tiles(const GatherCall& call, const Mover& mover) {
   const int64_t tiles = (num_rows + tile_rows - 1) / tile_rows;
   const dim3 threads(static_cast<unsigned>(lanes), static_cast<unsigned>(slots));
   const int shared_bytes = shared_starts_bytes(call.tables);
-  gather_kernel<<<static_cast<unsigned>(tiles), threads, shared_bytes, call.stream>>>(
-      call.tables, tile_rows, mover, call.reports);
-  return cudaGetLastError();
+  return launch_kernel_with_shared(gather_kernel<Mover>, static_cast<unsigned>(tiles), threads,
+                                   static_cast<size_t>(shared_bytes), call.stream, call.tables,
+                                   tile_rows, mover, call.reports);
 }
 
 template <class Mover>

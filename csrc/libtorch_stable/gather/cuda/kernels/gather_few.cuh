@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "common/cuda/launch.cuh"
 #include "gather/cuda/kernels/lane_requests.cuh"
 
 namespace kvops::kernels {
@@ -73,9 +74,8 @@ template <class Mover>
 cudaError_t launch_gather_few(const GatherCall& call, const Mover& mover) {
   const FewShape shape = few_shape(call, mover.columns);
   const unsigned blocks = (shape.num_units + kFewThreads - 1) / kFewThreads;
-  gather_few_kernel<<<blocks, kFewThreads, 0, call.stream>>>(call.tables, shape, mover,
-                                                             call.reports);
-  return cudaGetLastError();
+  return launch_kernel(gather_few_kernel<Mover>, blocks, kFewThreads, call.stream, call.tables,
+                       shape, mover, call.reports);
 }
 
 }  // namespace kvops::kernels

@@ -7,6 +7,7 @@
 
 #include <cstdint>
 
+#include "common/cuda/launch.cuh"
 #include "gather/cuda/kernels/lane_requests.cuh"
 
 namespace kvops::kernels {
@@ -86,9 +87,8 @@ cudaError_t launch_gather_lanes(const GatherCall& call, const Mover& mover) {
       .columns = NarrowDivisor(mover.columns),
       .num_units = static_cast<uint32_t>(call.tables.num_rows * mover.columns)};
   const unsigned blocks = (shape.num_units + kBlockUnits - 1) / kBlockUnits;
-  gather_lanes_kernel<<<blocks, kLanesThreads, 0, call.stream>>>(call.tables, shape, mover,
-                                                                 call.reports);
-  return cudaGetLastError();
+  return launch_kernel(gather_lanes_kernel<Mover>, blocks, kLanesThreads, call.stream, call.tables,
+                       shape, mover, call.reports);
 }
 
 }  // namespace kvops::kernels

@@ -11,6 +11,7 @@
 #include <cstdint>
 
 #include "common/cuda/divisor.cuh"
+#include "common/cuda/launch.cuh"
 #include "common/cuda/skipped.cuh"
 #include "transfer/params.h"
 
@@ -215,8 +216,8 @@ inline cudaError_t launch_transfer_items(const TransferParams& p, const Transfer
   };
   const auto blocks = static_cast<unsigned>(std::min(most_blocks, num_tiles * rows_per_tile));
   const auto warps = std::min<int64_t>(p.num_warps_per_block, kMaxTransferWarps);
-  transfer_items_kernel<<<blocks, static_cast<unsigned>(warps) * 32, 0, stream>>>(launch);
-  return cudaGetLastError();
+  return launch_kernel(transfer_items_kernel, blocks, static_cast<unsigned>(warps) * 32, stream,
+                       launch);
 }
 
 }  // namespace kvops::kernels
