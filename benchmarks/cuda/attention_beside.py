@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import re
 import sys
 import time
 from dataclasses import asdict, dataclass
@@ -22,10 +23,17 @@ import attention
 import flashinfer_peer
 from harness import RESULTS, Rates, measure_rates, provenance, seconds
 
+# Of the result's norm: both round the same numbers to bfloat16, in a different order.
+MOST_ERROR = 0.02
+
 
 @dataclass(frozen=True)
 class Beside:
-    """Seconds of kvops and of each way of FlashInfer; why it refused others; what differed."""
+    """Seconds of kvops and of each way of FlashInfer, and why it refused the others.
+
+    Ways in `differing` gave another result than kvops (the error is kept): they are timed, too, but
+    not counted as a way of doing the same.
+    """
 
     name: str
     attainable_seconds: float
@@ -36,7 +44,10 @@ class Beside:
 
     @property
     def best(self) -> str:
-        return min(self.flashinfer, key=self.flashinfer.__getitem__)
+        agreeing = [way for way in self.flashinfer if way not in self.differing]
+        if not agreeing:
+            sys.exit(f"{self.name}: no way of FlashInfer agrees with kvops: {self}")
+        return min(agreeing, key=self.flashinfer.__getitem__)
 
     @property
     def ratio(self) -> float:
@@ -65,8 +76,6 @@ def main() -> None:
             print(f"  {name}: {rows[-1].ratio:.2f}", flush=True)
     show(rows)
     save(rows, rates, arguments.commit)
-    if wrong := [row.name for row in rows if row.differing]:
-        sys.exit(f"results that differ from kvops': {', '.join(wrong)}")
 
 
 def measure(name: str, case: attention.Case, rates: Rates) -> Beside:
@@ -79,14 +88,13 @@ def measure(name: str, case: attention.Case, rates: Rates) -> Beside:
             call = way.plan()
             found = call()
         except (RuntimeError, ValueError) as error:
-            # The last sentence says why; those before it, where FlashInfer was built.
-            refused[way.name] = str(error).strip().split(": ")[-1]
+            # Not where FlashInfer was built.
+            refused[way.name] = re.sub(r"/\S*/", "", str(error).strip().splitlines()[-1])
             continue
-        error = ((found.double() - expected).norm() / expected.norm()).item()
-        if error <= way.most_error:
-            taken[way.name] = seconds(call)
-        else:
-            differing[way.name] = error
+        off = ((found.double() - expected).norm() / expected.norm()).item()
+        if not off <= MOST_ERROR:
+            differing[way.name] = off
+        taken[way.name] = seconds(call)
     return Beside(name, rates.attainable(case.bytes), own, taken, refused, differing)
 
 
