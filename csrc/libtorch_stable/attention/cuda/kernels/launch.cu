@@ -4,6 +4,8 @@
 
 #include <cstdlib>
 
+#include "common/cuda/newest_code.h"
+
 namespace kvops::kernels {
 namespace {
 
@@ -35,15 +37,6 @@ LaunchAttention* fma_launch(const PagedAttentionParams& p) {
     default:
       return launch_fma_float;
   }
-}
-
-// What a device runs is the newest code that is not newer than itself.
-int32_t newest_code(int32_t architecture) {
-  int32_t newest = 0;
-  for (const int32_t code : {__CUDA_ARCH_LIST__}) {
-    if (code / 10 <= architecture && code / 10 > newest) newest = code / 10;
-  }
-  return newest;
 }
 
 // For tools that look for reads of memory that nobody wrote: is_last_arrival() does that on
