@@ -46,12 +46,13 @@ from .transfer import (
 )
 
 from .swap._calibrate import use_environment  # isort: skip
-from . import _fakes, _graphs, _peer_names  # isort: skip
+from . import _autograd, _fakes, _graphs, _peer_names  # isort: skip
 
 
 def _register() -> None:
     for operator in _OPERATORS:
         _fakes.register("kvops", operator.name)
+        _autograd.pass_by("kvops", operator.name)
         _graphs.keep_out_of_graphs_if_needed("kvops", operator.name)
     _peer_names.set_up()
     use_environment()

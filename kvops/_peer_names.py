@@ -24,7 +24,7 @@ from importlib import metadata
 
 import torch
 
-from . import _fakes
+from . import _autograd, _fakes
 from ._graphs import keep_out_of_graphs_if_needed
 from ._native import DEVICE_QUERIES, OPERATORS, Operator, libraries
 
@@ -171,6 +171,7 @@ def _claim(operator: Operator) -> None:
         libraries.cuda.kvops_cuda_claim_peer_name(name)
     _claimed[_qualified(operator)] = operator
     _fakes.register(operator.peer_namespace, operator.name)
+    _autograd.pass_by(operator.peer_namespace, operator.name)
     keep_out_of_graphs_if_needed(operator.peer_namespace, operator.name)
 
 
