@@ -3,6 +3,7 @@
 // Each operation is one IEEE float operation, rounded once: compile without contraction.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 
 #include "common/float_convert.h"
@@ -35,22 +36,28 @@ KVOPS_HOST_DEVICE static inline float nvfp4_smaller(float a, float b) {
 #endif
 }
 
-// To the nearest of 0, 0.5, 1, 1.5, 2, 3, 4, 6, ties to the even code; beyond it 6, NaN +6.
-KVOPS_HOST_DEVICE static inline uint32_t encode_e2m1(float x) {
+// The magnitude to the nearest of 0, 0.5, 1, 1.5, 2, 3, 4, 6, ties to the even code; beyond it, and
+// of NaN, 6. The code is what the bits exceed those of 2^23 by.
+inline constexpr uint32_t kE2m1Base = 0x4b000000u;
+KVOPS_HOST_DEVICE static inline uint32_t e2m1_magnitude_bits(float x) {
   // Codes are 2 a for magnitudes up to 2, a + 2 up to 4 and a / 2 + 4 from there on: always the
   // smallest of the three, also when rounded. Adding 2^23 leaves the rounded number in the low bits
   // (products by powers of two are exact, so fusing them into the addition changes nothing).
   constexpr float kMagic = 8388608.0f;
-  const uint32_t bits = float_bits(x);
-  const float a = nvfp4_smaller(bits_float(bits & 0x7fffffffu), 6.0f);
+  const float a = nvfp4_smaller(fabsf(x), 6.0f);
   const float low = nvfp4_smaller(a * 2.0f + kMagic, a + (kMagic + 2.0f));
-  const float code = nvfp4_smaller(low, a * 0.5f + (kMagic + 4.0f));
+  return float_bits(nvfp4_smaller(low, a * 0.5f + (kMagic + 4.0f)));
+}
+
+// The code with its sign, that of NaN is positive.
+KVOPS_HOST_DEVICE static inline uint32_t encode_e2m1(float x) {
+  const uint32_t bits = float_bits(x);
   uint32_t sign = (bits >> 28) & 8u;
 #if !defined(__CUDA_ARCH__)
   // A processor's NaN has a sign; that of a GPU's arithmetic is always positive.
   sign = (bits & 0x7fffffffu) > 0x7f800000u ? 0u : sign;
 #endif
-  return (float_bits(code) & 7u) | sign;
+  return (e2m1_magnitude_bits(x) - kE2m1Base) | sign;
 }
 
 // Where in a page's [block_size, groups] scales of a head that of (offset, group) is stored, if

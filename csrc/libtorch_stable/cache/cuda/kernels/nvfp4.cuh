@@ -66,10 +66,16 @@ quantize_nvfp4_group(const Elems<T, kNvfp4GroupElems>& group, float global_facto
   }
   Nvfp4Quantized result{.words = {0, 0}, .scale = nvfp4_group_scale(amax, global_factor)};
   const float multiplier = nvfp4_multiplier(result.scale, global_factor);
+  // By sums instead of logical operations, of which there would be too many: what the bases of all
+  // codes add up to is taken away at the end. The product of NaN is positive here.
+  constexpr uint32_t kSumOfBases = kE2m1Base * 0x11111111u;
 #pragma unroll
-  for (int i = 0; i < kNvfp4GroupElems; ++i) {
-    result.words[i / 8] |= encode_e2m1(__fmul_rn(x[i], multiplier)) << (i % 8 * 4);
+  for (int i = kNvfp4GroupElems - 1; i >= 0; --i) {
+    const float scaled = __fmul_rn(x[i], multiplier);
+    const uint32_t sign = float_bits(scaled) >> 31;
+    result.words[i / 8] = result.words[i / 8] * 16 + e2m1_magnitude_bits(scaled) + sign * 8;
   }
+  for (uint32_t& word : result.words) word -= kSumOfBases;
   return result;
 }
 
