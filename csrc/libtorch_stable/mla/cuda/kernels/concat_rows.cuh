@@ -75,8 +75,12 @@ __global__ void __launch_bounds__(kMaxRowThreads)
                        const float* scale_or_null) {
   using In = typename Convert::In;
   using Out = typename Convert::Out;
-  const auto [slot, lane] = tiles.lane_count.divide(threadIdx.x);
-  const int64_t first_row = uint64_t{blockIdx.x} * (tiles.slots * kRowsPerThread) + slot;
+  // Then blocks are one group of lanes, as many as there are rows.
+  constexpr bool kOneRow = kRowsPerThread == 1;
+  const auto [slot, lane] =
+      kOneRow ? Divided<uint32_t>{0, threadIdx.x} : tiles.lane_count.divide(threadIdx.x);
+  const int64_t first_row =
+      kOneRow ? blockIdx.x : uint64_t{blockIdx.x} * (tiles.slots * kRowsPerThread) + slot;
   const uint32_t column = blockIdx.y * tiles.lanes + lane;
   if (column >= tiles.row_units) return;
   const bool is_first = column < tiles.first.units;
@@ -88,7 +92,7 @@ __global__ void __launch_bounds__(kMaxRowThreads)
 #pragma unroll
   for (uint32_t j = 0; j < kRowsPerThread; ++j) {
     const int64_t row = first_row + j * tiles.slots;
-    if (row >= tiles.rows) continue;
+    if (!kOneRow && row >= tiles.rows) continue;
     const auto [outer, inner] = rows.split(row);
     found[j] = rows.lookup(row, outer, inner);
     values[j] = *reinterpret_cast<const In*>(from + outer * part.outer_stride_bytes +
@@ -98,7 +102,7 @@ __global__ void __launch_bounds__(kMaxRowThreads)
 #pragma unroll
   for (uint32_t j = 0; j < kRowsPerThread; ++j) {
     const int64_t row = first_row + j * tiles.slots;
-    if (row >= tiles.rows) continue;
+    if (!kOneRow && row >= tiles.rows) continue;
     char* out = rows.place(found[j]);
     if (out != nullptr) store_words(reinterpret_cast<Out*>(out) + column, convert(values[j]));
   }
@@ -107,7 +111,7 @@ __global__ void __launch_bounds__(kMaxRowThreads)
 #pragma unroll
   for (uint32_t j = 0; j < kRowsPerThread; ++j) {
     const int64_t row = first_row + j * tiles.slots;
-    if (row < tiles.rows) rows.report_if_skipped(row, found[j]);
+    if (kOneRow || row < tiles.rows) rows.report_if_skipped(row, found[j]);
   }
 }
 
