@@ -9,15 +9,23 @@ own. Prints a line per operator; ends with an error if anything is wrong.
 from __future__ import annotations
 
 import sys
+from itertools import product
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # tests/
 
 import torch
 
+from cache.writers import WRITERS
 from gpu.gather_calls import gathers_of_any_tables
 from gpu.plain_calls import device_of_script, plain_call, wait
 from gpu.swap_calls import all_swaps
+from gpu.writer_calls import (
+    BLOCK_SIZE,
+    single_pages,
+    slots_around_a_prompt,
+    writes_the_bytes_of_the_cpu,
+)
 from registry import OpCase
 from support import CASES, assert_same_outcome, by_operator, guard, reference_outcome
 
@@ -44,10 +52,27 @@ def gathers_by_size(device: str) -> int:
     return len(choices)
 
 
+def writers_by_size(device: str) -> int:
+    """Cache writers choose theirs by the number of tokens; how many choices."""
+    generator = torch.Generator().manual_seed(0)
+    choices = list(product(WRITERS, ("auto", "fp8"), (100, 200, 300, 2200)))
+    for writer, kind, tokens in choices:
+        key, value = torch.randn([2, tokens, 8, 128], generator=generator).bfloat16()
+        caches = writer.room((key, value), single_pages(tokens), BLOCK_SIZE, kind)
+        slots = slots_around_a_prompt(tokens, generator)
+        assert writes_the_bytes_of_the_cpu(device, writer, kind, (key, value), caches, slots), (
+            writer.name,
+            kind,
+            tokens,
+        )
+    return len(choices)
+
+
 def main() -> None:
     device = device_of_script(__doc__.splitlines()[0])
     for case in CASES.values():
         print(f"{case.name}: {run(case, device)} calls", flush=True)
+    print(f"cache writers by size: {writers_by_size(device)} calls", flush=True)
     print(f"gathers by size: {gathers_by_size(device)} calls", flush=True)
     print(f"swaps of many blocks: {all_swaps(device)} calls", flush=True)
 

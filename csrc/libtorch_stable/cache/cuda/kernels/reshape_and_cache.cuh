@@ -8,6 +8,7 @@
 
 #include <cstdint>
 
+#include "cache/cuda/kernels/few_tokens.cuh"
 #include "cache/cuda/kernels/moved_side.cuh"
 #include "cache/cuda/kernels/movers.cuh"
 #include "cache/cuda/kernels/slots.cuh"
@@ -26,14 +27,26 @@ struct SplitWriter {
   uint32_t first_tiles;  // of the values, whose stores take longest
 };
 
-template <uint32_t kKeyTokens, uint32_t kValueTokens, class KeyMover, class ValueMover>
+template <class KeyMover, class ValueMover>
 __global__ void __launch_bounds__(kSplitThreads)
     reshape_and_cache_kernel(const __grid_constant__ SplitWriter w) {
   const SideTile at = side_tile(w.first_tiles);
   if (at.side == 0) {
-    move_side<kValueTokens, ValueMover, true>(w.value, w.slots, at.tile);
+    move_side<kManyTokens, ValueMover, true>(w.value, w.slots, at.tile);
   } else {
-    move_side<kKeyTokens, KeyMover>(w.key, w.slots, at.tile);
+    move_side<kManyTokens, KeyMover>(w.key, w.slots, at.tile);
+  }
+}
+
+template <uint32_t kValues, class KeyMover, class ValueMover>
+__global__ void __launch_bounds__(kFewThreads)
+    reshape_and_cache_few_kernel(const __grid_constant__ FewTokensWriter w) {
+  if (blockIdx.y < w.first_parts) {
+    const uint32_t first = blockIdx.y * (kValues * kFewThreads) + threadIdx.x;
+    move_columns<kValues, ValueMover>(w.first, w, blockIdx.x, first);
+  } else {
+    const uint32_t first = (blockIdx.y - w.first_parts) * kFewThreads + threadIdx.x;
+    move_columns<1, KeyMover>(w.second, w, blockIdx.x, first);
   }
 }
 
@@ -72,18 +85,18 @@ MovedSide split_side(const CacheSide& s, const CacheWriterParams& p, int tokens_
                     Mover::kElems > 1 ? 2 : 0);
 }
 
-template <uint32_t kKeyTokens, uint32_t kValueTokens, class KeyMover, class ValueMover>
+template <class KeyMover, class ValueMover>
 cudaError_t launch_split_writer(const CacheWriterParams& p, const SkipReport& report,
                                 cudaStream_t stream) {
   SplitWriter w{
-      .key = split_side<KeyMover>(p.key, p, kKeyTokens),
-      .value = split_side<ValueMover>(p.value, p, kValueTokens),
+      .key = split_side<KeyMover>(p.key, p, kManyTokens),
+      .value = split_side<ValueMover>(p.value, p, kManyTokens),
       .slots = Slots(p, report),
       .first_tiles = 0,
   };
   w.key.walk.reports = true;
-  return launch_tiles(reshape_and_cache_kernel<kKeyTokens, kValueTokens, KeyMover, ValueMover>, w,
-                      w.value.walk.tiles, w.key.walk.tiles, kSplitThreads, stream);
+  return launch_tiles(reshape_and_cache_kernel<KeyMover, ValueMover>, w, w.value.walk.tiles,
+                      w.key.walk.tiles, kSplitThreads, stream);
 }
 
 template <class KeyMover, class ValueMover>
@@ -115,25 +128,52 @@ bool has_wide_units(const CacheSide& s, const CacheWriterParams& p) {
 
 // So many tokens, or fewer, are taken for scattered.
 inline constexpr int64_t kScatteredTokens = 256;
-// Values of a thread then, so that no thread block has to wait for another one to end.
-inline constexpr uint32_t kScatteredValues = 2;
 
-// Kernels: 4 for each of 2 widths of copies and 3 dtypes x 2 formats = 32.
+// Values of a thread then. Fewer than half as many tokens have to use more multiprocessors.
+inline constexpr uint32_t kManyScatteredValues = 8;
+inline constexpr uint32_t kFewScatteredValues = 2;
+
+template <class KeyMover>
+FewTokensGrid few_split_grid(const CacheWriterParams& p, uint32_t values) {
+  return {p, p.value.head_size * p.heads, values, p.key.head_size / KeyMover::kElems * p.heads,
+          false};
+}
+
+template <class KeyMover, class Mover>
+bool can_move_few(const CacheWriterParams& p) {
+  return has_wide_units<KeyMover>(p.key, p) && has_few_units<KeyMover>(p.key, p, false) &&
+         has_few_units<Mover>(p.value, p, true) &&
+         few_split_grid<KeyMover>(p, kFewScatteredValues).fits(p, INT32_MAX);
+}
+
+template <uint32_t kValues, class KeyMover, class Mover>
+cudaError_t launch_few_split(const CacheWriterParams& p, const SkipReport& report,
+                             cudaStream_t stream) {
+  return launch_few_tokens<Mover, KeyMover>(reshape_and_cache_few_kernel<kValues, KeyMover, Mover>,
+                                            few_split_grid<KeyMover>(p, kValues), p.value, p.key, p,
+                                            report, stream);
+}
+
+// Kernels: 5 for each of 2 widths of copies and 3 dtypes x 2 formats = 40.
 template <class KeyMover, class WideMover, class Mover>
 cudaError_t launch_movers(const CacheWriterParams& p, const SkipReport& report,
                           cudaStream_t stream) {
   const bool wide_keys =
       source_alignment(p.key, p).allows(16) && has_wide_units<WideMover>(p.key, p);
-  constexpr uint32_t kMany = kManyTokens;
-  if (!wide_keys) return launch_split_writer<kMany, kMany, Mover, Mover>(p, report, stream);
+  if (!wide_keys) return launch_split_writer<Mover, Mover>(p, report, stream);
   if (p.tokens <= kScatteredTokens) {
-    return launch_split_writer<1, kScatteredValues, WideMover, Mover>(p, report, stream);
+    if (!can_move_few<KeyMover, Mover>(p)) {
+      return launch_split_writer<WideMover, Mover>(p, report, stream);
+    }
+    return p.tokens <= kScatteredTokens / 2
+               ? launch_few_split<kFewScatteredValues, KeyMover, Mover>(p, report, stream)
+               : launch_few_split<kManyScatteredValues, KeyMover, Mover>(p, report, stream);
   }
   const bool transposes = has_wide_units<KeyMover>(p.key, p) && has_pieces(p.value, p) &&
                           source_alignment(p.value, p).allows(16) &&
                           p.value.head_size % WideMover::kElems == 0;
   return transposes ? launch_transposing_writer<KeyMover, WideMover>(p, report, stream)
-                    : launch_split_writer<kMany, kMany, WideMover, Mover>(p, report, stream);
+                    : launch_split_writer<WideMover, Mover>(p, report, stream);
 }
 
 inline cudaError_t launch_reshape_and_cache(const CacheWriterParams& p, const SkipReport& report,

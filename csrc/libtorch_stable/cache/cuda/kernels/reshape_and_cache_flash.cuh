@@ -5,8 +5,10 @@
 
 #include <cuda_runtime.h>
 
+#include <algorithm>
 #include <cstdint>
 
+#include "cache/cuda/kernels/few_tokens.cuh"
 #include "cache/cuda/kernels/moved_side.cuh"
 #include "cache/cuda/kernels/movers.cuh"
 #include "cache/cuda/kernels/slots.cuh"
@@ -22,35 +24,53 @@ struct FlashWriter {
   uint32_t first_tiles;
 };
 
-template <uint32_t kTokens, class Mover>
+template <class Mover>
 __global__ void __launch_bounds__(kFlashThreads)
     reshape_and_cache_flash_kernel(const __grid_constant__ FlashWriter w) {
   const SideTile at = side_tile(w.first_tiles);
-  move_side<kTokens, Mover>(w.sides[at.side], w.slots, at.tile);
+  move_side<kManyTokens, Mover>(w.sides[at.side], w.slots, at.tile);
+}
+
+// If kSeveral, thread blocks take whole tokens, several of them.
+template <bool kSeveral, class Mover>
+__global__ void __launch_bounds__(kFewThreads)
+    reshape_and_cache_flash_few_kernel(const __grid_constant__ FewTokensWriter w) {
+  const bool is_second = blockIdx.y >= w.first_parts;
+  const uint32_t part = blockIdx.y - (is_second ? w.first_parts : 0);
+  const uint32_t token = kSeveral ? blockIdx.x * blockDim.y + threadIdx.y : blockIdx.x;
+  if (kSeveral && token >= w.slots.tokens) return;
+  const uint32_t column = kSeveral ? threadIdx.x : part * kFewThreads + threadIdx.x;
+  move_columns<1, Mover>(is_second ? w.second : w.first, w, token, column);
 }
 
 // ---- launch
 
-template <uint32_t kTokens, class Mover>
+template <class Mover>
 cudaError_t launch_flash_kernel(const CacheWriterParams& p, const SkipReport& report,
                                 cudaStream_t stream) {
   FlashWriter w{
-      .sides = {moved_side(p.key, p, Mover::kElems, kFlashThreads, kTokens, 0),
-                moved_side(p.value, p, Mover::kElems, kFlashThreads, kTokens, 0)},
+      .sides = {moved_side(p.key, p, Mover::kElems, kFlashThreads, kManyTokens, 0),
+                moved_side(p.value, p, Mover::kElems, kFlashThreads, kManyTokens, 0)},
       .slots = Slots(p, report),
       .first_tiles = 0,
   };
-  return launch_both_sides(reshape_and_cache_flash_kernel<kTokens, Mover>, w, kFlashThreads,
-                           stream);
+  return launch_both_sides(reshape_and_cache_flash_kernel<Mover>, w, kFlashThreads, stream);
 }
+
+// About as many as a large GPU has room for at once, so that none has to wait for another one.
+inline constexpr int64_t kFewBlocks = 2048;
 
 template <class Mover>
 cudaError_t launch_flash_writer(const CacheWriterParams& p, const SkipReport& report,
                                 cudaStream_t stream) {
-  // Few units should still reach many multiprocessors, which short code reaches sooner.
-  const int64_t units = (p.key.head_size + p.value.head_size) / Mover::kElems * p.heads * p.tokens;
-  return units <= (int64_t{1} << 17) ? launch_flash_kernel<1, Mover>(p, report, stream)
-                                     : launch_flash_kernel<kManyTokens, Mover>(p, report, stream);
+  const int64_t columns[2] = {p.key.head_size / Mover::kElems * p.heads,
+                              p.value.head_size / Mover::kElems * p.heads};
+  const bool several = std::max(columns[0], columns[1]) <= kFewThreads / 2;
+  const FewTokensGrid grid(p, columns[0], 1, columns[1], several);
+  if (!grid.fits(p, kFewBlocks)) return launch_flash_kernel<Mover>(p, report, stream);
+  const auto kernel = several ? reshape_and_cache_flash_few_kernel<true, Mover>
+                              : reshape_and_cache_flash_few_kernel<false, Mover>;
+  return launch_few_tokens<Mover, Mover>(kernel, grid, p.key, p.value, p, report, stream);
 }
 
 template <class Mover>
@@ -78,8 +98,8 @@ cudaError_t launch_widest(const CacheWriterParams& p, const SkipReport& report,
   return launch_flash_writer<Mover>(p, report, stream);
 }
 
-// Kernels: for few and many units, 3 or 2 for each of 3 dtypes x 2 formats and 5 widths of copies
-// = 42.
+// Kernels: one for many tokens and two for few, 3 or 2 for each of 3 dtypes x 2 formats and 5
+// widths of copies = 63.
 inline cudaError_t launch_reshape_and_cache_flash(const CacheWriterParams& p,
                                                   const SkipReport& report, cudaStream_t stream) {
   if (p.kind != CacheKind::kAuto) {

@@ -1,0 +1,177 @@
+// A few tokens, as in decode: a thread moves the units of one token, so that there is one slot to
+// wait for and little code, all of which has to be fetched.
+// Used by reshape_and_cache and reshape_and_cache_flash.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <algorithm>
+#include <cstdint>
+
+#include "cache/cuda/kernels/movers.cuh"
+#include "cache/cuda/kernels/slots.cuh"
+#include "cache/params.h"
+#include "common/cuda/divisor.cuh"
+#include "common/cuda/launch.cuh"
+#include "common/cuda/vec.cuh"
+
+namespace kvops::kernels {
+
+inline constexpr uint32_t kFewThreads = 128;
+
+// A column is a unit of one of the heads. Strides in bytes.
+struct FewTokensSide {
+  const char* src;
+  int64_t src_token_stride;
+  int64_t src_head_stride;
+  char* cache;
+  int64_t block_stride;
+  int64_t offset_stride;
+  int64_t head_stride;
+  int64_t unit_stride;
+  const float* scale;
+  int64_t scale_stride;  // elements
+  uint32_t columns;
+  NarrowDivisor units_per_head;
+};
+
+// Thread blocks of the same tokens are numbered along y: those of the first side, then those of the
+// second one, the last of which reports skipped slots.
+struct FewTokensWriter {
+  FewTokensSide first;
+  FewTokensSide second;
+  Slots slots;
+  NarrowDivisor block_size;
+  uint32_t first_parts;
+};
+
+#if defined(__CUDACC__)
+// Moves columns `first`, first + kFewThreads, ..., kUnits of them: if there are several, columns
+// are equally far apart, and thread blocks have that many threads or fewer columns.
+template <uint32_t kUnits, class Mover>
+__device__ __forceinline__ void move_columns(const FewTokensSide& side, const FewTokensWriter& w,
+                                             uint32_t token, uint32_t first) {
+  using In = typename Mover::In;
+  using Out = typename Mover::Out;
+  if (first >= side.columns) return;
+  const int64_t slot = w.slots.of_tokens[token];
+  const char* from = side.src + token * side.src_token_stride;
+  char* to = side.cache;
+  const float* scale = side.scale;
+  uint32_t unit = first;
+  if constexpr (kUnits == 1) {
+    const auto [head, in_head] = side.units_per_head.divide(first);
+    unit = in_head;
+    from += head * side.src_head_stride;
+    to += head * side.head_stride;
+    scale += head * side.scale_stride;
+  }
+  from += uint64_t{unit} * sizeof(In);
+  const auto has = [&](uint32_t i) { return i == 0 || first + i * kFewThreads < side.columns; };
+  In values[kUnits];
+#pragma unroll
+  for (uint32_t i = 0; i < kUnits; ++i) {
+    if (has(i)) values[i] = *reinterpret_cast<const In*>(from + i * kFewThreads * sizeof(In));
+  }
+  const Mover mover(Mover::kScales ? *scale : 1.0f);
+  // Or compilers would not read the values before they know that the slot is written.
+  __syncwarp();
+  if (!w.slots.is_written(slot)) {
+    if (threadIdx.x == 0 && blockIdx.y == gridDim.y - 1) w.slots.report(token, slot);
+    return;
+  }
+  const auto [block, offset] = w.block_size.divide(static_cast<uint32_t>(slot));
+  to += block * side.block_stride + offset * side.offset_stride + unit * side.unit_stride;
+  const int64_t step = kFewThreads * side.unit_stride;
+#pragma unroll
+  for (uint32_t i = 0; i < kUnits; ++i) {
+    if (has(i)) store_words(reinterpret_cast<Out*>(to + i * step), mover(values[i]));
+  }
+}
+#endif
+
+// ---- launch
+
+// Whether a side can be moved in units of the mover, those of the cache or parts of whole heads;
+// several of them by each thread.
+template <class Mover>
+bool has_few_units(const CacheSide& s, const CacheWriterParams& p, bool several) {
+  if (s.group_tokens != p.block_size) return false;
+  if (s.unit_elems != Mover::kElems && s.unit_elems != s.head_size) return false;
+  if (!several) return true;
+  return p.scale_stride == 0 &&
+         (p.heads == 1 || (s.src_head_stride == s.head_size &&
+                           s.head_stride * Mover::kElems == s.head_size * s.unit_stride));
+}
+
+template <class Mover>
+FewTokensSide few_tokens_side(const CacheSide& s, const CacheWriterParams& p) {
+  const int64_t elem_bytes = element_bytes_of(p.dtype);
+  const int64_t stored_bytes = stored_bytes_of(p.dtype, p.kind);
+  const int64_t units_per_head = s.head_size / Mover::kElems;
+  const int64_t unit_stride = s.unit_elems == Mover::kElems ? s.unit_stride : Mover::kElems;
+  return {
+      .src = s.src,
+      .src_token_stride = s.src_token_stride * elem_bytes,
+      .src_head_stride = s.src_head_stride * elem_bytes,
+      .cache = s.cache,
+      .block_stride = s.block_stride * stored_bytes,
+      .offset_stride = s.offset_stride * stored_bytes,
+      .head_stride = s.head_stride * stored_bytes,
+      .unit_stride = unit_stride * stored_bytes,
+      .scale = s.scale,
+      .scale_stride = p.scale_stride,
+      .columns = static_cast<uint32_t>(units_per_head * p.heads),
+      .units_per_head = NarrowDivisor(units_per_head),
+  };
+}
+
+// How a call is divided into thread blocks. A thread takes so many columns of the first side, and
+// one of the second side.
+struct FewTokensGrid {
+  int64_t token_blocks;
+  int64_t first_parts;
+  int64_t second_parts;
+  int64_t columns;  // threads of a block along x
+  int64_t tokens;   // and along y
+
+  // Blocks of one token each, or, if `several`, of as many as there is room for whole ones.
+  FewTokensGrid(const CacheWriterParams& p, int64_t first_columns, int64_t first_units,
+                int64_t second_columns, bool several) {
+    const int64_t most = std::max({first_columns, second_columns, int64_t{1}});
+    columns = several ? most : std::min((most + 31) / 32 * 32, int64_t{kFewThreads});
+    tokens = several ? kFewThreads / most : 1;
+    token_blocks = (p.tokens + tokens - 1) / tokens;
+    first_parts = (first_columns + first_units * columns - 1) / (first_units * columns);
+    second_parts = (second_columns + columns - 1) / columns;
+  }
+
+  // Also, numbers of tokens, and of slots, which are divided, have 32 bits.
+  bool fits(const CacheWriterParams& p, int64_t max_blocks) const {
+    constexpr int64_t kMaxParts = 65535;
+    const int64_t parts = first_parts + second_parts;
+    return p.tokens <= INT32_MAX && p.num_slots <= NarrowDivisor::kEnd && parts <= kMaxParts &&
+           token_blocks <= max_blocks / std::max(parts, int64_t{1});
+  }
+};
+
+template <class FirstMover, class SecondMover>
+cudaError_t launch_few_tokens(void (*kernel)(FewTokensWriter), const FewTokensGrid& grid,
+                              const CacheSide& first, const CacheSide& second,
+                              const CacheWriterParams& p, const SkipReport& report,
+                              cudaStream_t stream) {
+  const dim3 blocks(static_cast<unsigned>(grid.token_blocks),
+                    static_cast<unsigned>(grid.first_parts + grid.second_parts));
+  if (blocks.x == 0 || blocks.y == 0) return cudaSuccess;
+  const FewTokensWriter w{
+      .first = few_tokens_side<FirstMover>(first, p),
+      .second = few_tokens_side<SecondMover>(second, p),
+      .slots = Slots(p, report),
+      .block_size = NarrowDivisor(p.block_size),
+      .first_parts = static_cast<uint32_t>(grid.first_parts),
+  };
+  const dim3 threads(static_cast<unsigned>(grid.columns), static_cast<unsigned>(grid.tokens));
+  return launch_kernel(kernel, blocks, threads, stream, w);
+}
+
+}  // namespace kvops::kernels
