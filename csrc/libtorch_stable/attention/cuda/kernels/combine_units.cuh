@@ -5,6 +5,7 @@
 
 #include <cstdint>
 
+#include "attention/cuda/kernels/async_copy.cuh"
 #include "attention/cuda/kernels/plan.h"
 #include "attention/cuda/kernels/stage_barriers.cuh"
 #include "attention/cuda/kernels/unit_result.cuh"
@@ -12,76 +13,153 @@
 
 namespace kvops::kernels {
 
-// Adds up pieces [begin, end) of a unit, kBatch loads under way at a time. `at` is the row in the
-// first block's first slot: that block has the unit's first tile in its second slot, the others
-// begin with it.
-template <int kBatch>
-static __device__ __forceinline__ RowSum add_pieces(const PagedAttentionParams& p,
-                                                    const AttentionPlan& plan, int64_t at, int dim,
-                                                    int begin, int end) {
-  RowSum sum;
-#pragma unroll 1
-  for (int i = begin; i < end; i += kBatch) {
-    float2 states[kBatch];
-    float4 values[kBatch];
-#pragma unroll
-    for (int j = 0; j < kBatch; ++j) {
-      states[j] = {kNoLogit, 0.0f};
-      values[j] = {};
-      if (i + j >= end) continue;
-      const int64_t row = at + ((i + j) * 2 + (i + j == 0 ? 1 : 0)) * plan.unit_heads;
-      states[j] = __ldcg(plan.workspace.states + row);
-      values[j] =
-          __ldcg(reinterpret_cast<const float4*>(plan.workspace.values + row * p.head_size + dim));
-    }
-#pragma unroll
-    for (int j = 0; j < kBatch; ++j) sum.add(states[j].x, states[j].y, values[j]);
-  }
-  return sum;
+// Of the unit that a walk is at. The first block has its count of arrivals: no other unit has its
+// first tile, but not its last one, in that block.
+static __device__ __forceinline__ UnitBlocks unit_blocks(const TileRange& range,
+                                                         const ShareWalk& walk) {
+  if (walk.blocks.count > 0) return walk.blocks;
+  const auto block = static_cast<int32_t>(blockIdx.x);
+  const int64_t tile = range.begin(block + 1) - walk.left;
+  const int32_t first = walk.tile == 0 ? block : range.block_of(tile - walk.tile);
+  return {first, range.block_of(tile - walk.tile + walk.tiles - 1) - first + 1};
 }
 
-// Adds up what all blocks have left of a unit. Where there are threads to spare, several have a
-// part of the same row's pieces. Order and grouping are fixed: equal bytes each time.
-template <int kBatch>
+// Quarters of rows that a thread adds up at once.
+inline constexpr int kCombineItems = 2;
+
+// Some of a unit's pieces: `items` quarters from the `first_item`th on, of all heads that it has.
+struct PieceBatch {
+  int64_t row;  // in the workspace, of the first block's first slot
+  int32_t heads;
+  int32_t first_item;
+  int32_t items;
+  int32_t begin;  // pieces [begin, begin + count)
+  int32_t count;
+
+  // The first block has the unit's first tile in its second slot, the others begin with it.
+  __device__ __forceinline__ int64_t piece_row(const AttentionPlan& plan, int i) const {
+    const int piece = begin + i;
+    return row + (piece * 2 + (piece == 0 ? 1 : 0)) * plan.unit_heads;
+  }
+};
+
+// Where a batch is in shared memory, in place of stages.
+struct StagedPieces {
+  float4* values;  // [count][items]
+  float2* states;  // [count][heads]
+
+  __device__ __forceinline__ StagedPieces(const AttentionPlan& plan, char* shared)
+      : values(reinterpret_cast<float4*>(shared + plan.shared.combine_values)),
+        states(reinterpret_cast<float2*>(shared + plan.shared.combine_states)) {}
+};
+
+// By all threads; what they have done with the stages before is ordered by fence_shared_bulk() and
+// a barrier. Unlike loads to registers, all of it can be under way at once, in few instructions:
+// these are as cold as the data.
+static __device__ __forceinline__ void fetch_pieces(const PagedAttentionParams& p,
+                                                    const AttentionPlan& plan,
+                                                    const PieceBatch& batch,
+                                                    const StagedPieces& staged,
+                                                    const StageBarriers& barriers, uint32_t round) {
+  const auto thread = static_cast<int>(threadIdx.x);
+  const int threads = plan.warps * 32;
+  const auto values_of = [&](int i) {
+    return plan.workspace.values + batch.piece_row(plan, i) * p.head_size + batch.first_item * 4;
+  };
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  const int bytes = batch.items * static_cast<int>(sizeof(float4));
+  if (thread < 32) {
+    fence_global_bulk();
+#pragma unroll 1
+    for (int i = thread; i < batch.count; i += 32) {
+      copy_bulk(reinterpret_cast<char*>(staged.values + i * batch.items),
+                reinterpret_cast<const char*>(values_of(i)), bytes, barriers.combine());
+    }
+    if (thread == 0) barriers.announce_combine(batch.count * bytes);
+  }
+#else
+#pragma unroll 1
+  for (int item = thread; item < batch.items; item += threads) {
+#pragma unroll 4
+    for (int i = 0; i < batch.count; ++i) {
+      staged.values[i * batch.items + item] =
+          __ldcg(reinterpret_cast<const float4*>(values_of(i)) + item);
+    }
+  }
+#endif
+#pragma unroll 1
+  for (int i = thread; i < batch.count * batch.heads; i += threads) {
+    const int piece = i / batch.heads;
+    const int head = i - piece * batch.heads;
+    staged.states[i] = __ldcg(plan.workspace.states + batch.piece_row(plan, piece) + head);
+  }
+  compute_sync(plan);
+  barriers.wait_for_combine(round);
+}
+
+// Adds a batch to what is known of an item.
+static __device__ __forceinline__ void add_pieces(const PieceBatch& batch,
+                                                  const StagedPieces& staged, int item, int row,
+                                                  RowSum& sum) {
+  float max = sum.max;
+#pragma unroll 4
+  for (int i = 0; i < batch.count; ++i) max = fmaxf(max, staged.states[i * batch.heads + row].x);
+  sum.raise(max);
+#pragma unroll 4
+  for (int i = 0; i < batch.count; ++i) {
+    sum.add(staged.states[i * batch.heads + row], staged.values[i * batch.items + item]);
+  }
+}
+
+// Adds up what all blocks have left of a unit, in the order of the tokens: equal bytes each time.
+// `round` counts batches.
 static __device__ __forceinline__ void combine_pieces(const PagedAttentionParams& p,
                                                       const AttentionPlan& plan, const Piece& piece,
-                                                      int first_block, int blocks, char* shared) {
-  const int items = static_cast<int>(p.head_size / 4) * piece.heads.count;
+                                                      const UnitBlocks& blocks, char* shared,
+                                                      uint32_t& round) {
+  const StagedPieces staged(plan, shared);
+  const StageBarriers barriers(plan, shared);
+  const auto dims = static_cast<int>(p.head_size);
   const int threads = plan.warps * 32;
-  const int parts = items * kCombineParts <= threads ? kCombineParts : 1;
-  auto* const sums = reinterpret_cast<RowSum*>(shared + plan.shared.merge);
+  const int items = dims / 4 * piece.heads.count;
+  PieceBatch batch;
+  batch.row = static_cast<int64_t>(blocks.first) * 2 * plan.unit_heads;
+  batch.heads = piece.heads.count;
 #pragma unroll 1
-  for (int first = 0; first < items; first += threads) {
-    const int part = parts == 1 ? 0 : static_cast<int>(threadIdx.x) / items;
-    const int item = first + static_cast<int>(threadIdx.x) - part * items;
-    const bool is_needed = item < items && part < parts;
-    const auto row = static_cast<int>(plan.quarters.narrow_quotient(static_cast<uint32_t>(item)));
-    const int dim = item * 4 - row * static_cast<int>(p.head_size);
-    RowSum sum;
-    if (is_needed) {
-      const int64_t at = static_cast<int64_t>(first_block) * 2 * plan.unit_heads + row;
-      sum =
-          add_pieces<kBatch>(p, plan, at, dim, blocks * part / parts, blocks * (part + 1) / parts);
-    }
-    if (parts > 1) {
-      if (is_needed && part > 0) sums[(part - 1) * items + item] = sum;
-      compute_sync(plan);
-      if (part > 0) continue;
+  for (int first = 0; first < items; first += threads * kCombineItems) {
+    batch.first_item = first;
+    batch.items = items - first < threads * kCombineItems ? items - first : threads * kCombineItems;
+    RowSum sums[kCombineItems];
+    const auto item_of = [&](int i) { return static_cast<int>(threadIdx.x) + i * threads; };
+    const auto row_of = [&](int i) {
+      return static_cast<int>(
+          plan.quarters.narrow_quotient(static_cast<uint32_t>(first + item_of(i))));
+    };
 #pragma unroll 1
-      for (int other = 0; other < parts - 1; ++other) {
-        const RowSum& more = sums[other * items + item];
-        sum.add(more.max, more.sum, more.values);
+    for (batch.begin = 0; batch.begin < blocks.count; batch.begin += plan.shared.combine_batch) {
+      const int left = blocks.count - batch.begin;
+      batch.count = left < plan.shared.combine_batch ? left : plan.shared.combine_batch;
+      fetch_pieces(p, plan, batch, staged, barriers, round++);
+#pragma unroll
+      for (int i = 0; i < kCombineItems; ++i) {
+        if (item_of(i) < batch.items) add_pieces(batch, staged, item_of(i), row_of(i), sums[i]);
       }
+      compute_sync(plan);
     }
-    if (is_needed) finish_row(p, piece, row, dim, sum);
+#pragma unroll
+    for (int i = 0; i < kCombineItems; ++i) {
+      if (item_of(i) >= batch.items) continue;
+      finish_row(p, piece, row_of(i), (first + item_of(i)) * 4 - row_of(i) * dims, sums[i]);
+    }
   }
 }
 
-// Everything that the block has written before is seen by who sees the sum.
-static __device__ __forceinline__ uint64_t add_release(uint64_t* word, uint64_t value) {
+// Everything that the block has written before is seen by who sees the sum, and the other way
+// round.
+static __device__ __forceinline__ uint64_t add_acq_rel(uint64_t* word, uint64_t value) {
   uint64_t before = 0;
 #if defined(__CUDA_ARCH__)
-  asm volatile("atom.add.release.gpu.global.u64 %0, [%1], %2;\n"
+  asm volatile("atom.add.acq_rel.gpu.global.u64 %0, [%1], %2;\n"
                : "=l"(before)
                : "l"(word), "l"(value)
                : "memory");
@@ -95,7 +173,7 @@ static __device__ __forceinline__ uint64_t add_release(uint64_t* word, uint64_t 
 // its calls keep their numbers.
 static __device__ __forceinline__ bool is_last_arrival(uint64_t* word, uint64_t call,
                                                        int32_t blocks) {
-  uint64_t before = add_release(word, 1);
+  uint64_t before = add_acq_rel(word, 1);
   if (before >> kArrivalBits != call >> kArrivalBits) {
     auto* const at = reinterpret_cast<unsigned long long*>(word);
     unsigned long long seen = before + 1;
@@ -105,10 +183,10 @@ static __device__ __forceinline__ bool is_last_arrival(uint64_t* word, uint64_t 
       if (found == seen) break;
       seen = found;
     }
+    __threadfence();
   }
   if (before - call + 1 != static_cast<uint64_t>(blocks)) return false;
   *word = call;
-  __threadfence();
   return true;
 }
 
@@ -126,8 +204,7 @@ static __device__ __forceinline__ void claim_arrivals(const AttentionPlan& plan)
 struct Combines {
   struct Unit {
     Piece piece;
-    int32_t first_block;
-    int32_t blocks;
+    UnitBlocks blocks;
   };
   Unit units[2];
   int32_t count;
@@ -139,37 +216,27 @@ static __device__ __forceinline__ Combines& block_combines(const AttentionPlan& 
   return *reinterpret_cast<Combines*>(shared + plan.shared.combines);
 }
 
-// The block of a piece's unit that has its first tile: there is the unit's count. No other unit has
-// its first tile, but not its last one, in that block.
-static __device__ __forceinline__ int32_t first_block_of(const TileRange& range,
-                                                         const Piece& piece) {
-  return piece.slot == 1 ? static_cast<int32_t>(blockIdx.x) : range.block_of(piece.first_tile);
-}
-
-// After the block has left its piece in the workspace: notes the unit if it is the last to do so.
-// The block's barriers around pass on what the fences of one thread order.
-static __device__ __forceinline__ void arrive(const AttentionPlan& plan, const TileRange& range,
+// By one thread, after the block has left its piece in the workspace: notes the unit if the block
+// is the last to do so. The block's barriers around pass on what the thread's addition orders.
+static __device__ __forceinline__ void arrive(const AttentionPlan& plan, const UnitBlocks& blocks,
                                               const Piece& piece, char* shared) {
-  if (threadIdx.x != 0) return;
-  const int32_t first_block = first_block_of(range, piece);
-  const int32_t blocks = range.block_of(piece.end_tile - 1) - first_block + 1;
-  if (is_last_arrival(plan.workspace.arrivals + first_block, plan.call, blocks)) {
-    Combines& combines = block_combines(plan, shared);
-    combines.units[combines.count] = {piece, first_block, blocks};
-    ++combines.count;
-  }
+  if (!is_last_arrival(plan.workspace.arrivals + blocks.first, plan.call, blocks.count)) return;
+  Combines& combines = block_combines(plan, shared);
+  combines.units[combines.count] = {piece, blocks};
+  ++combines.count;
 }
 
 // At the end of the walk.
-template <int kBatch>
 static __device__ __forceinline__ void combine_units(const PagedAttentionParams& p,
                                                      const AttentionPlan& plan, char* shared) {
+  fence_shared_bulk();
   compute_sync(plan);
   const Combines& combines = block_combines(plan, shared);
+  uint32_t round = 0;
+#pragma unroll 1
   for (int i = 0; i < combines.count; ++i) {
     const Combines::Unit unit = combines.units[i];
-    combine_pieces<kBatch>(p, plan, unit.piece, unit.first_block, unit.blocks, shared);
-    compute_sync(plan);
+    combine_pieces(p, plan, unit.piece, unit.blocks, shared, round);
   }
 }
 

@@ -54,7 +54,6 @@ class FmaEngine {
   using Cache = CacheElem;
   static constexpr bool kMayBeUnaligned = true;
   static constexpr int kArchitecture = 0;
-  static constexpr int kCombineBatch = 8;
   static constexpr int kGroups = kMaxGroups;  // at most
 
   __device__ FmaEngine(const PagedAttentionParams& p, const AttentionPlan& plan,
@@ -109,9 +108,8 @@ class FmaEngine {
     }
   }
 
-  // Rows [first, first + rows) of the unit to [rows][pitch], and their states.
-  __device__ __forceinline__ void store_rows(int first, int rows, float* to, int pitch,
-                                             float2* states) {
+  // Rows [first, first + rows) of the unit, for WarpRows, and their states.
+  __device__ __forceinline__ void store_rows(int first, int rows, float* to, float2* states) {
 #pragma unroll
     for (int h = 0; h < kHeads; ++h) {
       const int row = h - first;
@@ -119,12 +117,12 @@ class FmaEngine {
 #pragma unroll
       for (int i = 0; i < kDims; ++i) {
         const int dim = lane_ + 32 * i;
-        if (dim < dims_) to[row * pitch + dim] = values_[h][i];
+        if (dim < dims_) to[WarpRows::at(row, dim, dims_)] = values_[h][i];
       }
       float sum = sum_[h];
 #pragma unroll
       for (int step = 8; step > 0; step /= 2) sum += __shfl_xor_sync(~0u, sum, step);
-      if (lane_ == 0) states[row] = {max_[h], sum};
+      if (lane_ == 0) states[h] = {max_[h], sum};
     }
   }
 

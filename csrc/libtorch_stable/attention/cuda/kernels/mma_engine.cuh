@@ -25,14 +25,12 @@ class MmaEngine {
   using Cache = CacheElem;
   static constexpr bool kMayBeUnaligned = false;
   static constexpr int kArchitecture = 800;
-  static constexpr int kCombineBatch = 20;
   static constexpr int kGroups = kMaxDims * kHeadTiles > 256 ? 1 : kMaxGroups;  // at most
 
   __device__ MmaEngine(const PagedAttentionParams& p, const AttentionPlan& plan,
                        const StageOffsets& offsets, char* shared)
       : p_(p),
         plan_(plan),
-        offsets_(offsets),
         lane_(static_cast<int>(threadIdx.x % 32)),
         row_(lane_ / 4),
         column_(lane_ % 4),
@@ -92,30 +90,23 @@ class MmaEngine {
     }
   }
 
-  // Rows [first, first + rows) of the unit to [rows][pitch], and their states.
-  __device__ __forceinline__ void store_rows(int first, int rows, float* to, int pitch,
-                                             float2* states) const {
-    const int dims = not_hoisted(dims_);
-    const bool is_second = kHeadTiles > 1 && first >= 8;
+  // Rows [first, first + rows) of the unit, for WarpRows, and their states.
+  __device__ __forceinline__ void store_rows(int first, int rows, float* to, float2* states) const {
 #pragma unroll
-    for (int e = 0; e < 2; ++e) {
-      // Never an index: registers have none.
-      float sum = is_second ? sum_[kLast][e] : sum_[0][e];
+    for (int tile = 0; tile < kHeadTiles; ++tile) {
 #pragma unroll
-      for (int step = 4; step < 32; step *= 2) sum += __shfl_xor_sync(~0u, sum, step);
-      const int row = 2 * column_ + e - first % 8;
-      if (row < 0 || row >= rows) continue;
-      if (row_ == 0) {
-        states[row] = {is_second ? reference_[kLast][e] : reference_[0][e], sum * kUnshift};
-      }
+      for (int e = 0; e < 2; ++e) {
+        float sum = sum_[tile][e];
 #pragma unroll
-      for (int i = 0; i < kSteps; ++i) {
-#pragma unroll
-        for (int half = 0; half < 2; ++half) {
-          const int dim = i * 16 + half * 8 + row_;
-          const float value =
-              is_second ? values_[kLast][i][2 * half + e] : values_[0][i][2 * half + e];
-          if (dim < dims) to[row * pitch + dim] = value * kUnshift;
+        for (int step = 4; step < 32; step *= 2) sum += __shfl_xor_sync(~0u, sum, step);
+        const int head = tile * 8 + 2 * column_ + e;
+        const int row = head - first;
+        if (row < 0 || row >= rows) continue;
+        if (row_ == 0) states[head] = {reference_[tile][e], sum * kUnshift};
+        if (dims_ == kMaxDims) {
+          store_row<true>(values_[tile], row, e, to);
+        } else {
+          store_row<false>(values_[tile], row, e, to);
         }
       }
     }
@@ -125,7 +116,6 @@ class MmaEngine {
   static constexpr bool kIsFp8 = sizeof(Cache) == 1;
   static constexpr bool kIsHalf = std::is_same_v<Operand, half_t>;
   static constexpr int kSteps = kMaxDims / 16;
-  static constexpr int kLast = kHeadTiles - 1;
   static constexpr bool kQueryInShared = kMaxDims > 128 && kHeadTiles > 1;
   // Weights of halves are 2^10 times as large, so that small ones keep their precision.
   static constexpr float kShift = kIsHalf ? 10.0f : 0.0f;
@@ -142,6 +132,22 @@ class MmaEngine {
       return r == 0 ? first : first ^ 2;
     } else {
       return row_ + 8 * r;
+    }
+  }
+
+  // The lane's dimensions of a row. Those 32 apart lie 32 apart in WarpRows.
+  template <bool kIsWhole>
+  __device__ __forceinline__ void store_row(const float (&values)[kSteps][4], int row, int e,
+                                            float* to) const {
+    const int dims = kIsWhole ? kMaxDims : not_hoisted(dims_);
+#pragma unroll
+    for (int octet = 0; octet < 4; ++octet) {
+      float* const at = to + WarpRows::at(row, octet * 8 + row_, dims);
+#pragma unroll
+      for (int i = octet / 2; i < kSteps; i += 2) {
+        if (!kIsWhole && i * 16 + octet % 2 * 8 >= dims) break;
+        at[i / 2 * 32] = values[i][octet % 2 * 2 + e] * kUnshift;
+      }
     }
   }
 
@@ -401,7 +407,6 @@ class MmaEngine {
 
   const PagedAttentionParams& p_;
   const AttentionPlan& plan_;
-  const StageOffsets& offsets_;
   int lane_;
   int row_;     // of A and C, and row_ + 8; column of B
   int column_;  // of four: pairs of columns of C

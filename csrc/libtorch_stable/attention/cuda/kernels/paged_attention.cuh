@@ -27,15 +27,13 @@ namespace kvops::kernels {
 static __device__ __noinline__ void tidy_up(const PagedAttentionParams& p,
                                             const AttentionPlan& plan) {
   const auto lane = static_cast<int>(threadIdx.x % 32);
+  if (p.exp_sums != nullptr) neutral_sums(p);
 #pragma unroll 1
   for (int64_t seq = blockIdx.x; seq < p.num_seqs; seq += gridDim.x) {
     const int64_t length = __ldg(p.seq_lens + seq);
     const int64_t tokens = clamped_length(p, length);
     if (lane == 0 && length != tokens) report_skipped(plan.skipped_lengths, seq, length);
-    if (tokens != 0) {
-      if (p.exp_sums != nullptr) neutral_sums(p, seq, tokens);
-      continue;
-    }
+    if (tokens != 0) continue;
     const auto quarters = static_cast<int>(p.head_size / 4);
 #pragma unroll 1
     for (int64_t head = 0; head < p.num_heads; ++head) {
@@ -46,38 +44,38 @@ static __device__ __noinline__ void tidy_up(const PagedAttentionParams& p,
 }
 
 // The piece that the walk is at.
-static __device__ __forceinline__ Piece piece_at(const AttentionPlan& plan, const TileRange& range,
-                                                 const ShareWalk& walk) {
-  const int32_t tiles = walk.piece_tiles();
+static __device__ __forceinline__ Piece piece_at(const AttentionPlan& plan, const ShareWalk& walk) {
   Piece piece;
   piece.seq = walk.seq;
   piece.seq_len = walk.seq_len;
   piece.heads = unit_heads(plan, walk.unit);
-  piece.is_whole = tiles == walk.tiles;
+  piece.is_whole = walk.piece_tiles() == walk.tiles;
   piece.slot = walk.tile == 0 ? 1 : 0;
-  piece.first_tile = range.begin(blockIdx.x + 1) - walk.left - walk.tile;
-  piece.end_tile = piece.first_tile + walk.tiles;
   return piece;
 }
 
 template <class Engine>
 static __device__ __forceinline__ void finish_unit(const PagedAttentionParams& p,
                                                    const AttentionPlan& plan,
-                                                   const TileRange& range, const Piece& piece,
+                                                   const TileRange& range, const ShareWalk& walk,
                                                    Engine& engine, char* shared) {
+  const Piece piece = piece_at(plan, walk);
+  // The last one: it has the least to add up.
+  const bool arrives = !piece.is_whole && static_cast<int>(threadIdx.x) == plan.warps * 32 - 1;
+  UnitBlocks blocks = {};
+  if (arrives) blocks = unit_blocks(range, walk);
+  const WarpRows of_warps(p, plan, shared);
   const int warp = not_hoisted(static_cast<int>(threadIdx.x / 32));
-  const int pitch = not_hoisted(merge_pitch(p));
-  float* merge = reinterpret_cast<float*>(shared + not_hoisted(plan.shared.merge));
-  float2* states = reinterpret_cast<float2*>(shared + plan.shared.merge_states);
 #pragma unroll 1
-  for (int row = 0; row < piece.heads.count; row += kMergeRows) {
+  for (int row = 0; row < piece.heads.count; row += plan.shared.merge_rows) {
     const int left = piece.heads.count - row;
-    const int rows = left < kMergeRows ? left : kMergeRows;
-    engine.store_rows(row, rows, merge + warp * merge_rows(plan) * pitch, pitch,
-                      states + warp * plan.unit_heads + row);
-    merge_warps(p, plan, piece, row, rows, merge, states);
+    const int rows = left < plan.shared.merge_rows ? left : plan.shared.merge_rows;
+    engine.store_rows(row, rows, of_warps.values(warp), of_warps.states(warp));
+    compute_sync(plan);
+    merge_warps(p, plan, piece, row, rows, of_warps);
+    compute_sync(plan);
   }
-  if (!piece.is_whole) arrive(plan, range, piece, shared);
+  if (arrives) arrive(plan, blocks, piece, shared);
 }
 
 // The work of a warp that computes. These meet at the beginning and the end of each unit.
@@ -113,9 +111,9 @@ static __device__ __forceinline__ void attend_share(const PagedAttentionParams& 
       }
       barriers.release(at.slot);
     }
-    finish_unit(p, plan, range, piece_at(plan, range, walk), engine, shared);
+    finish_unit(p, plan, range, walk, engine, shared);
   }
-  combine_units<Engine::kCombineBatch>(p, plan, shared);
+  combine_units(p, plan, shared);
 }
 
 template <class Engine>
@@ -132,7 +130,7 @@ __global__ void __launch_bounds__(Engine::kGroups*(kMaxTileWarps + kLoaderWarps)
       StageBarriers(plan, shared).create();
       block_combines(plan, shared).count = 0;
     }
-    TileRange range;
+    TileRange range(0, 1);
     const ShareWalk walk = find_share(p, plan, range);
     __syncthreads();
     const int loader = static_cast<int>(threadIdx.x / 32) - plan.warps;

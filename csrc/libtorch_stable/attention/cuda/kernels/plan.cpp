@@ -15,6 +15,7 @@ namespace {
 constexpr int64_t kBoundary = 128;  // of every part of shared memory and workspace
 // Shared memory that CUDA takes for itself, per block.
 constexpr int32_t kReservedBytes = 1024;
+constexpr int32_t kFloatBytes = 4;
 // Of a page that is copied whole, at most: a tile.
 constexpr int64_t kLongestWholePage = kMaxTileWarps * kWarpTokens;
 // A call has few units if there are so many multiprocessors for each, divided by the heads of a
@@ -136,12 +137,16 @@ SharedLayout layout(const PagedAttentionParams& p, const AttentionPlan& plan, in
     return begin;
   };
   shared.stage = stage_layout(p, plan, tile_warps);
-  shared.stages = take(stages * shared.stage.bytes);
-  const int32_t merge_rows = warps * std::min(plan.unit_heads, kMergeRows);
-  const int32_t combine_rows = warps * 32 / kCombineParts;
-  shared.merge =
-      take(std::max(merge_rows * (head_size + kMergePad) * 4, combine_rows * kRowSumBytes));
-  shared.merge_states = take(warps * plan.unit_heads * 8);
+  const int32_t piece_values = plan.unit_heads * head_size * kFloatBytes;
+  const int32_t piece_bytes = piece_values + plan.unit_heads * 2 * kFloatBytes;
+  const int32_t ring_bytes = std::max(stages * shared.stage.bytes, piece_bytes);
+  shared.stages = take(ring_bytes);
+  shared.combine_batch = ring_bytes / piece_bytes;
+  shared.combine_values = shared.stages;
+  shared.combine_states = shared.combine_values + shared.combine_batch * piece_values;
+  shared.merge_rows = std::min(plan.unit_heads, kMergeRows);
+  shared.merge_values = take(warps * shared.merge_rows * head_size * kFloatBytes);
+  shared.merge_states = take(warps * plan.unit_heads * 2 * kFloatBytes);
   if (plan.engine == AttentionEngine::kMma16) {
     shared.engine = take(p.head_size > 128 ? 16 * 2 * 32 * 8 : 0);  // queries
   } else if (plan.engine != AttentionEngine::kMma8) {
@@ -152,7 +157,7 @@ SharedLayout layout(const PagedAttentionParams& p, const AttentionPlan& plan, in
     shared.engine_warp_bytes = heads * kWarpTokens * 4;  // weights
   }
   shared.engine_warp = take(warps * shared.engine_warp_bytes);
-  shared.barriers = take(2 * stages * 8);
+  shared.barriers = take((2 * stages + 1) * 8);
   shared.stage_infos = take(stages * kStageInfoBytes);
   shared.combines = take(kCombinesBytes);
   shared.bytes = end;
@@ -239,6 +244,10 @@ AttentionPlan plan_paged_attention(const PagedAttentionParams& p, const DeviceLi
   const int64_t per_sequence = std::min(most, std::max<int64_t>(tiles, 1) * plan.units);
   plan.grid = static_cast<int32_t>(std::min(most, per_sequence * std::min(p.num_seqs, most)));
   plan.few_blocks = std::min(plan.grid, limits.multiprocessors);
+  plan.by_grid = NarrowDivisor(plan.grid);
+  plan.by_few_blocks = NarrowDivisor(plan.few_blocks);
+  const int64_t units = p.num_seqs * plan.units;
+  plan.may_align = units <= plan.grid && units * tiles < NarrowDivisor::kEnd - plan.grid;
   return plan;
 }
 

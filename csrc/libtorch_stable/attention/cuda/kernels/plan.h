@@ -26,13 +26,7 @@ inline constexpr int kMaxStages = 12;
 // Before sm_80: stages have named barriers, of which there are few.
 inline constexpr int kMaxNamedStages = 6;
 // Rows (query heads) of a unit whose results are added up across warps at a time.
-inline constexpr int kMergeRows = 4;
-// Floats between two rows, so that rows lie in different banks.
-inline constexpr int kMergePad = 8;
-// Threads that add up pieces of the same row, if there are enough.
-inline constexpr int kCombineParts = 2;
-// Of shared memory: a RowSum (unit_result.cuh).
-inline constexpr int kRowSumBytes = 32;
+inline constexpr int kMergeRows = 8;
 // Of shared memory: a StageInfo (page_loader.cuh), Combines (combine_units.cuh).
 inline constexpr int kStageInfoBytes = 16;
 inline constexpr int kCombinesBytes = 256;
@@ -82,13 +76,16 @@ struct StageLayout {
 struct SharedLayout {
   StageLayout stage;
   int32_t stages;
-  int32_t merge;         // float [warps][min(unit_heads, kMergeRows)][head_size + kMergePad],
-                         // at the end RowSum [threads that compute / kCombineParts]
-  int32_t merge_states;  // float2 [warps][unit_heads]
-  int32_t engine;        // of the engine's own
-  int32_t engine_warp;   // likewise, [warps][engine_warp_bytes]
+  int32_t combine_values;  // where stages have been: StagedPieces (combine_units.cuh)
+  int32_t combine_states;  // likewise
+  int32_t combine_batch;   // pieces of a unit that there is room for in them at once
+  int32_t merge_values;    // WarpRows (unit_result.cuh)
+  int32_t merge_states;    // likewise
+  int32_t merge_rows;      // of a unit that there is room for in them at once
+  int32_t engine;          // of the engine's own
+  int32_t engine_warp;     // likewise, [warps][engine_warp_bytes]
   int32_t engine_warp_bytes;
-  int32_t barriers;     // uint64_t [2][stages]
+  int32_t barriers;     // uint64_t [2][stages], and one
   int32_t stage_infos;  // StageInfo [stages]
   int32_t combines;     // Combines
   int32_t bytes;
@@ -112,7 +109,10 @@ struct AttentionPlan {
   int32_t warps = 0;       // that compute: of all groups
   int32_t stages = 0;
   int32_t grid = 0;
-  int32_t few_blocks = 0;         // of the grid: one for each multiprocessor
+  int32_t few_blocks = 0;  // of the grid: one for each multiprocessor
+  NarrowDivisor by_grid{1};
+  NarrowDivisor by_few_blocks{1};
+  bool may_align = false;         // shares may end where units do; tiles are below 2^31
   int32_t key_piece_bytes = 0;    // copied at once: 16, or 8 for fp8 with x = 8
   int32_t value_piece_bytes = 0;  // likewise, or 8 for fp8 where 16 tokens do not divide a page
   PageCopy copy = PageCopy::kElements;

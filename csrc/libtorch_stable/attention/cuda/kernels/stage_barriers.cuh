@@ -71,6 +71,7 @@ class StageBarriers {
       init(full_ + i, loaders);
       init(full_ + plan_.stages + i, plan_.tile_warps);
     }
+    init(full_ + 2 * plan_.stages, 1);
 #if __CUDA_ARCH__ >= 900
     asm volatile("fence.mbarrier_init.release.cluster;\n" ::: "memory");
 #endif
@@ -93,10 +94,7 @@ class StageBarriers {
   // bytes belong to it, or pieces.
   __device__ __forceinline__ void announce(int slot, int bulk_bytes) const {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;\n" ::"r"(
-                     shared_address(full_ + slot)),
-                 "r"(bulk_bytes)
-                 : "memory");
+    expect_bytes(full_ + slot, bulk_bytes);
 #elif defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
     arrive(full_ + slot);
 #endif
@@ -138,6 +136,19 @@ class StageBarriers {
     named_arrive(kFirstStageBarrier + plan_.stages + slot, all_threads());
 #endif
   }
+
+  // Bulk copies of so many bytes to where stages have been, by one thread; `round` counts them.
+  __device__ __forceinline__ void announce_combine(int bytes) const {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    expect_bytes(combine(), bytes);
+#endif
+  }
+  __device__ __forceinline__ void wait_for_combine(uint32_t round) const {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    wait(combine(), round & 1);
+#endif
+  }
+  __device__ __forceinline__ const uint64_t* combine() const { return full_ + 2 * plan_.stages; }
 
  private:
   // That meet at a stage: those that load it and the group that computes with it.
@@ -191,7 +202,8 @@ class StageBarriers {
 #endif
 
   const AttentionPlan& plan_;
-  uint64_t* full_;  // [stages], then [stages] that say that a stage is free
+  // [stages], then [stages] that say that a stage is free, then one for what is combined
+  uint64_t* full_;
 };
 
 }  // namespace kvops::kernels

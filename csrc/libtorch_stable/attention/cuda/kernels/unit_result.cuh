@@ -24,8 +24,6 @@ inline constexpr float kLn2 = 0.693147181f;
 struct Piece {
   int64_t seq;
   int64_t seq_len;
-  int64_t first_tile;  // of the unit, in TileRange
-  int64_t end_tile;
   int32_t slot;  // of the block's two in the workspace
   UnitHeads heads;
   bool is_whole;
@@ -37,20 +35,24 @@ struct RowSum {
   float sum = 0.0f;
   float4 values = {};
 
-  __device__ __forceinline__ void add(float other_max, float other_sum, const float4& other) {
-    const float new_max = other_max > max ? other_max : max;
-    const float mine = power_of_2(max - new_max);
-    const float theirs = power_of_2(other_max - new_max);
+  // Before others are added: the largest maximum of them and this. Finding it first makes all
+  // their weights independent of each other.
+  __device__ __forceinline__ void raise(float new_max) {
+    const float factor = power_of_2(max - new_max);
     max = new_max;
-    sum = sum * mine + other_sum * theirs;
-    values.x = values.x * mine + other.x * theirs;
-    values.y = values.y * mine + other.y * theirs;
-    values.z = values.z * mine + other.z * theirs;
-    values.w = values.w * mine + other.w * theirs;
+    sum *= factor;
+    values = {values.x * factor, values.y * factor, values.z * factor, values.w * factor};
+  }
+
+  __device__ __forceinline__ void add(const float2& state, const float4& other) {
+    const float weight = power_of_2(state.x - max);
+    sum += state.y * weight;
+    values.x += other.x * weight;
+    values.y += other.y * weight;
+    values.z += other.z * weight;
+    values.w += other.w * weight;
   }
 };
-
-static_assert(sizeof(RowSum) <= kRowSumBytes);
 
 // Elements one by one where the address does not allow more.
 template <class T>
@@ -110,17 +112,26 @@ static __device__ __forceinline__ void record_sums(const PagedAttentionParams& p
   p.exp_sums[to] = sum;
 }
 
-// The other partitions of a sequence get what adds nothing, from one warp. Entries of partitions
-// past its end keep their bytes.
-static __device__ __forceinline__ void neutral_sums(const PagedAttentionParams& p, int64_t seq,
-                                                    int64_t seq_len) {
+// The other partitions of a sequence get what adds nothing. Entries of partitions past its end keep
+// their bytes. By one warp of each block, for its share of all rows (query heads of a sequence).
+static __device__ __forceinline__ void neutral_sums(const PagedAttentionParams& p) {
+  const auto lane = static_cast<int>(threadIdx.x % 32);
+  const int64_t rows = p.num_seqs * p.num_heads;
 #pragma unroll 1
-  for (int64_t head = threadIdx.x % 32; head < p.num_heads; head += 32) {
-    const int64_t to = (seq * p.num_heads + head) * p.scratch_partitions;
+  for (int64_t first = blockIdx.x; first < rows; first += gridDim.x * 32) {
+    const int64_t own = first + lane * gridDim.x;
+    const int64_t tokens = own < rows ? sequence_tokens(p, divide(own, p.num_heads)) : 0;
+    const auto partitions = static_cast<int32_t>((tokens - 1) / kPartitionTokens + 1);
 #pragma unroll 1
-    for (int64_t i = 1; i * kPartitionTokens < seq_len; ++i) {
-      p.max_logits[to + i] = -INFINITY;
-      p.exp_sums[to + i] = 0.0f;
+    for (uint32_t left = __ballot_sync(~0u, partitions > 1); left != 0; left &= left - 1) {
+      const int source = __ffs(static_cast<int>(left)) - 1;
+      const int32_t end = __shfl_sync(~0u, partitions, source);
+      const int64_t to = (first + source * gridDim.x) * p.scratch_partitions;
+#pragma unroll 1
+      for (int32_t i = 1 + lane; i < end; i += 32) {
+        p.max_logits[to + i] = -INFINITY;
+        p.exp_sums[to + i] = 0.0f;
+      }
     }
   }
 }
@@ -140,33 +151,58 @@ static __device__ __forceinline__ void finish_row(const PagedAttentionParams& p,
   }
 }
 
-// `merge` is [warps][merge_rows][merge_pitch].
-static __device__ __forceinline__ int merge_rows(const AttentionPlan& plan) {
-  return plan.unit_heads < kMergeRows ? plan.unit_heads : kMergeRows;
-}
-static __device__ __forceinline__ int merge_pitch(const PagedAttentionParams& p) {
-  return static_cast<int>(p.head_size) + kMergePad;
-}
+// What the warps know of a unit's rows before it is added up, some rows at a time.
+class WarpRows {
+ public:
+  __device__ __forceinline__ WarpRows(const PagedAttentionParams& p, const AttentionPlan& plan,
+                                      char* shared)
+      : values_(reinterpret_cast<float*>(shared + plan.shared.merge_values)),
+        states_(reinterpret_cast<float2*>(shared + plan.shared.merge_states)),
+        warp_values_(plan.shared.merge_rows * static_cast<int>(p.head_size)),
+        warp_states_(plan.unit_heads) {}
 
-// Rows of all warps in `merge`, with their states, added up. First and last thing is a
-// barrier: `merge` is filled before and may be filled again after.
+  // [merge_rows][head_size]
+  __device__ __forceinline__ float* values(int warp) const { return values_ + warp * warp_values_; }
+
+  // Of all rows of the unit: reference and sum.
+  __device__ __forceinline__ float2* states(int warp) const {
+    return states_ + warp * warp_states_;
+  }
+
+  // Where a dimension of a row lies: such that lanes that have eight dimensions of four pairs of
+  // rows store them to different banks.
+  static __device__ __forceinline__ int at(int row, int dim, int dims) {
+    return row * dims + (dims % 32 == 0 ? dim ^ row / 2 % 4 * 8 : dim);
+  }
+
+ private:
+  float* values_;
+  float2* states_;
+  int warp_values_;
+  int warp_states_;
+};
+
+// Rows [first_row, first_row + rows) of all warps, added up: to the output, or to the workspace.
 static __device__ __forceinline__ void merge_warps(const PagedAttentionParams& p,
                                                    const AttentionPlan& plan, const Piece& piece,
-                                                   int first_row, int rows, const float* merge,
-                                                   const float2* states) {
-  const int items = static_cast<int>(p.head_size / 4) * rows;
-  compute_sync(plan);
+                                                   int first_row, int rows,
+                                                   const WarpRows& of_warps) {
+  const auto dims = static_cast<int>(p.head_size);
+  const int items = dims / 4 * rows;
 #pragma unroll 1
   for (int item = static_cast<int>(threadIdx.x); item < items; item += plan.warps * 32) {
     const auto row = static_cast<int>(plan.quarters.narrow_quotient(static_cast<uint32_t>(item)));
-    const int dim = item * 4 - row * static_cast<int>(p.head_size);
+    const int dim = item * 4 - row * dims;
     RowSum sum;
 #pragma unroll 4
     for (int warp = 0; warp < plan.warps; ++warp) {
-      const float2 state = states[warp * plan.unit_heads + first_row + row];
-      const float4 values = *reinterpret_cast<const float4*>(
-          merge + (warp * merge_rows(plan) + row) * merge_pitch(p) + dim);
-      sum.add(state.x, state.y, values);
+      sum.max = fmaxf(sum.max, of_warps.states(warp)[first_row + row].x);
+    }
+#pragma unroll 4
+    for (int warp = 0; warp < plan.warps; ++warp) {
+      sum.add(
+          of_warps.states(warp)[first_row + row],
+          *reinterpret_cast<const float4*>(of_warps.values(warp) + WarpRows::at(row, dim, dims)));
     }
     if (piece.is_whole) {
       finish_row(p, piece, first_row + row, dim, sum);
@@ -177,7 +213,6 @@ static __device__ __forceinline__ void merge_warps(const PagedAttentionParams& p
       if (dim == 0) plan.workspace.states[at] = {sum.max, sum.sum};
     }
   }
-  compute_sync(plan);
 }
 
 }  // namespace kvops::kernels
