@@ -112,6 +112,9 @@ static __device__ __forceinline__ void record_sums(const PagedAttentionParams& p
   p.exp_sums[to] = sum;
 }
 
+// Rows of so few partitions are written by a lane each, longer ones by all lanes.
+inline constexpr int32_t kFewPartitions = 8;
+
 // The other partitions of a sequence get what adds nothing. Entries of partitions past its end keep
 // their bytes. By one warp of each block, for its share of all rows (query heads of a sequence).
 static __device__ __forceinline__ void neutral_sums(const PagedAttentionParams& p) {
@@ -122,16 +125,22 @@ static __device__ __forceinline__ void neutral_sums(const PagedAttentionParams& 
     const int64_t own = first + lane * gridDim.x;
     const int64_t tokens = own < rows ? sequence_tokens(p, divide(own, p.num_heads)) : 0;
     const auto partitions = static_cast<int32_t>((tokens - 1) / kPartitionTokens + 1);
+    const auto write = [&](int64_t row, int32_t begin, int32_t end, int32_t step) {
+      const int64_t to = row * p.scratch_partitions;
 #pragma unroll 1
-    for (uint32_t left = __ballot_sync(~0u, partitions > 1); left != 0; left &= left - 1) {
-      const int source = __ffs(static_cast<int>(left)) - 1;
-      const int32_t end = __shfl_sync(~0u, partitions, source);
-      const int64_t to = (first + source * gridDim.x) * p.scratch_partitions;
-#pragma unroll 1
-      for (int32_t i = 1 + lane; i < end; i += 32) {
+      for (int32_t i = begin; i < end; i += step) {
         p.max_logits[to + i] = -INFINITY;
         p.exp_sums[to + i] = 0.0f;
       }
+    };
+    if (!__any_sync(~0u, partitions > kFewPartitions)) {
+      write(own, 1, partitions, 1);
+      continue;
+    }
+#pragma unroll 1
+    for (uint32_t left = __ballot_sync(~0u, partitions > 1); left != 0; left &= left - 1) {
+      const int source = __ffs(static_cast<int>(left)) - 1;
+      write(first + source * gridDim.x, 1 + lane, __shfl_sync(~0u, partitions, source), 32);
     }
   }
 }
