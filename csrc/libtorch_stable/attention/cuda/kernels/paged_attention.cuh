@@ -18,6 +18,7 @@
 #include "attention/cuda/kernels/unit_result.cuh"
 #include "attention/cuda/kernels/work_split.cuh"
 #include "common/cuda/capture.h"
+#include "common/cuda/launch.cuh"
 #include "common/cuda/skipped.cuh"
 
 namespace kvops::kernels {
@@ -171,11 +172,10 @@ cudaError_t launch_engine(const PagedAttentionParams& p, const AttentionPlan& pl
                           cudaStream_t stream) {
   const cudaError_t error = allow_shared_memory<Engine>(plan);
   if (error != cudaSuccess) return error;
-  paged_attention_kernel<Engine>
-      <<<static_cast<unsigned>(plan.grid),
-         static_cast<unsigned>((plan.warps + plan.groups * kLoaderWarps) * 32),
-         static_cast<size_t>(plan.shared.bytes), stream>>>(p, plan);
-  return cudaGetLastError();
+  return launch_kernel_with_shared(
+      paged_attention_kernel<Engine>, static_cast<unsigned>(plan.grid),
+      static_cast<unsigned>((plan.warps + plan.groups * kLoaderWarps) * 32),
+      static_cast<size_t>(plan.shared.bytes), stream, p, plan);
 }
 
 }  // namespace kvops::kernels
