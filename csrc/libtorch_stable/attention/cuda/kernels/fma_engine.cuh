@@ -55,6 +55,7 @@ class FmaEngine {
   static constexpr bool kMayBeUnaligned = true;
   static constexpr int kArchitecture = 0;
   static constexpr int kGroups = kMaxGroups;  // at most
+  static constexpr int kRegisters = 168;      // of a thread: what two groups have room for
 
   __device__ FmaEngine(const PagedAttentionParams& p, const AttentionPlan& plan,
                        const StageOffsets& offsets, char* shared)

@@ -26,6 +26,9 @@ class MmaEngine {
   static constexpr bool kMayBeUnaligned = false;
   static constexpr int kArchitecture = 800;
   static constexpr int kGroups = kMaxDims * kHeadTiles > 256 ? 1 : kMaxGroups;  // at most
+  // Of a thread. 168 are what two groups have room for: with 160, which spill nothing up to 128
+  // dimensions of 8 heads, a warp or two of a copy kernel (swap/) find room beside them.
+  static constexpr int kRegisters = kGroups == 1 ? 255 : kMaxDims * kHeadTiles > 128 ? 168 : 160;
 
   __device__ MmaEngine(const PagedAttentionParams& p, const AttentionPlan& plan,
                        const StageOffsets& offsets, char* shared)

@@ -118,7 +118,7 @@ static __device__ __forceinline__ void attend_share(const PagedAttentionParams& 
 }
 
 template <class Engine>
-__global__ void __launch_bounds__(Engine::kGroups*(kMaxTileWarps + kLoaderWarps) * 32, 1)
+__global__ void __maxnreg__(Engine::kRegisters)
     paged_attention_kernel(const __grid_constant__ PagedAttentionParams p,
                            const __grid_constant__ AttentionPlan plan) {
 #if defined(__CUDA_ARCH__)
