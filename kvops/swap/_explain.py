@@ -16,7 +16,8 @@ _KINDS = (
     *("memory that a kernel cannot reach", "pageable or managed memory"),
 )
 _PATHS = {1: "host", 2: "kernel", 4: "batch", 8: "single", 16: "strided"}
-_MODEL_PATHS = ("kernel", "batch", "single", "strided")
+_LED_BATCH = "kernel+batch"
+_MODEL_PATHS = ("kernel", "batch", "single", "strided", _LED_BATCH)
 _MOST_PARTS = 4096
 _ALL_ON_HOST = -2
 
@@ -52,7 +53,7 @@ class Explanation:
     @property
     def path(self) -> str:
         """All paths, as :func:`last_path` would say after the call."""
-        taken = {part.path for part in self.parts}
+        taken = {name for part in self.parts for name in part.path.split("+")}
         return "+".join(name for name in _PATHS.values() if name in taken)
 
     def __str__(self) -> str:
@@ -131,11 +132,13 @@ def _rows(tables: list[Tensor]) -> list[list[float]] | None:
 
 def _part(row: list[float]) -> Part:
     kind, copies, size, path, is_rows, *times = row
-    name = _PATHS[int(path)]
+    name = "+".join(name for bit, name in _PATHS.items() if int(path) & bit)
     over_link = _KINDS[int(kind)] in _KINDS[1:3]
     times_by_path = dict(zip(_MODEL_PATHS, times, strict=True)) if over_link else {}
     if not is_rows:
         times_by_path.pop("strided", None)
+    if not times_by_path.get(_LED_BATCH):
+        times_by_path.pop(_LED_BATCH, None)
     return Part(_KINDS[int(kind)], int(copies), int(size), name, times_by_path, _why(kind, name))
 
 
@@ -146,4 +149,6 @@ def _why(kind: float, path: str) -> str:
         return "no other path reaches this memory" if path == "single" else "for the driver only"
     if path == "strided":
         return "constant distances: one 2-D copy"
+    if path == _LED_BATCH:
+        return "the kernel copies some while the driver is told of the rest"
     return "the least time of those allowed, multiprocessors left alone if it is close"

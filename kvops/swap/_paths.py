@@ -57,8 +57,8 @@ def use_path(path: str | None = None, *, max_sms: int | None = None) -> Iterator
             "batch", "single" or "strided" for one of them. None leaves it as it is, which is
             "auto" or what `KVOPS_SWAP_PATH` says.
         max_sms: how much room a copy kernel may take between host and device, in multiprocessors,
-            at least 1: thread blocks of 512 threads, or for each of those up to four of one thread,
-            where the GPU has bulk copies. None leaves it as it is, which is 4 or what
+            at least 1: thread blocks of 512 threads, or for each of those up to eight of one
+            thread, where the GPU has bulk copies. None leaves it as it is, which is 4 or what
             `KVOPS_SWAP_MAX_SMS` says. Within a device the kernel uses all of them.
 
     Raises:

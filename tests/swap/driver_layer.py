@@ -105,6 +105,7 @@ class Layer:
         self.library.harness_copy.restype = ctypes.c_int64
         self.library.harness_copy_2d.restype = ctypes.c_int64
         self.library.harness_plan.restype = ctypes.c_int64
+        self.library.harness_lead.restype = ctypes.c_int64
         self.library.harness_max_descriptors.restype = ctypes.c_int64
 
     def set(self, **values: int) -> None:
@@ -200,7 +201,12 @@ class Layer:
             *(LISTS.index(kind), int(strided), ctypes.c_int64(copies)),
             ctypes.c_int64(copies * copy_bytes),
         )
-        return next((name for name, bit in PATHS.items() if bit == path), "")
+        return "+".join(name for name, bit in PATHS.items() if bit & path)
+
+    def lead(self, kind: str, copies: int, copy_bytes: int) -> int:
+        """How many of the first copies of a led batch are the kernel's; 0 if there can be none."""
+        number = ctypes.c_int64(copies), ctypes.c_int64(copies * copy_bytes)
+        return self.library.harness_lead(LISTS.index(kind), *number)
 
     def order_is_free(
         self, src: int, dst: int, pairs: Sequence[tuple[int, int]], block_bytes: int

@@ -77,7 +77,9 @@ SMALL = Plan(0, 150, lambda r: r.choice([1, 16, 37, 512, 4096, r.randrange(1, 90
 EQUAL = Plan(1, 700, lambda r: 4096)
 LARGE = Plan(2, 5, lambda r: r.randrange(1 << 20, 3 << 20))
 MANY = Plan(3, 20_000, lambda r: r.randrange(1, 64))
-PLANS = {"small": SMALL, "equal": EQUAL, "large": LARGE, "many": MANY}
+# The kernel takes some of these, the driver all others.
+LED = Plan(4, 600, lambda r: 41 << 10)
+PLANS = {"small": SMALL, "equal": EQUAL, "large": LARGE, "many": MANY, "led": LED}
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Calls of the driver that fail in the middle of a swap on a GPU, one at a time, on every path.
 
-The driver is a real one behind native/faulty_driver.c.
+The driver is a real one, behind native/faulty_driver.c for what kvops asks of it directly, and
+native/faulty_launch.c for what the CUDA runtime does.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ SWAPS = """
 import os, torch, kvops
 from swap.gpu_plans import PINNED, STREAMS, pool
 
-COUNT, SIZE = 200, 4096
+COUNT, SIZE = {2}, {3}
 PATH, FAULT = {0!r}, {1!r}
 generator = torch.Generator().manual_seed(7)
 places = [torch.randperm(2 * COUNT, generator=generator)[:COUNT] for _ in range(2)]
@@ -60,25 +61,38 @@ for name, ends in PINNED.items():
             except RuntimeError as error:
                 message = str(error).splitlines()[0]
             first = copied(src, dst, before), kvops.swap.last_path()
+            del os.environ["KVOPS_TEST_FAULT"]
             kvops.swap_blocks_batch(*tables)
             second = copied(src, dst, before), kvops.swap.last_path()
         print(message, *first, *second, sep="|")
 """
 
 
-@pytest.fixture(scope="session")
-def faulty_driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    library = tmp_path_factory.mktemp("faulty_driver") / "faulty.so"
-    source = Path(__file__).parent / "native" / "faulty_driver.c"
-    command = ["gcc", "-O1", "-shared", "-fPIC", str(source), "-o", str(library)]
+def compiled(name: str, folder: Path) -> Path:
+    library = folder / f"{name}.so"
+    source = Path(__file__).parent / "native" / f"{name}.c"
+    # Optimised: a call at the end of a function becomes a jump.
+    command = ["gcc", "-O2", "-shared", "-fPIC", str(source), "-o", str(library)]
     subprocess.run(command, check=True)
     return library
 
 
-def swap_with(fault: str, path: str, driver: Path) -> list[list[str]]:
+@pytest.fixture(scope="session")
+def faulty_driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return compiled("faulty_driver", tmp_path_factory.mktemp("faulty_driver"))
+
+
+@pytest.fixture(scope="session")
+def faulty_launch(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return compiled("faulty_launch", tmp_path_factory.mktemp("faulty_launch"))
+
+
+def swap_with(
+    fault: str, path: str, count: int = COUNT, size: int = 4096, **environ: str
+) -> list[list[str]]:
     """For each direction: message, copies made, path, and the last two of another swap."""
-    code = SWAPS.format(path, fault)
-    done = run_python(code, path=(TESTS,), KVOPS_LIBCUDA=str(driver))
+    code = SWAPS.format(path, fault, count, size)
+    done = run_python(code, path=(TESTS,), **environ)
     assert done.returncode == 0, done.stderr
     rows = [line.split("|") for line in done.stdout.splitlines()]
     assert len(rows) == 2 * (len(PINNED) - (path == "strided"))
@@ -103,7 +117,8 @@ def test_a_call_that_fails(
     path: str, call: str, number: int, copied: int, faulty_driver: Path, device: str
 ) -> None:
     """What was issued before it is copied whole, nothing after it is, and the next swap works."""
-    for row in swap_with(f"{call}:{number}:{INVALID_VALUE}", path, faulty_driver):
+    fault = f"{call}:{number}:{INVALID_VALUE}"
+    for row in swap_with(fault, path, KVOPS_LIBCUDA=str(faulty_driver)):
         message, first, _, second, _ = row
         assert message.startswith(f"kvops::swap_blocks_batch: {call} failed"), row
         assert "CUDA_ERROR_INVALID_VALUE" in message
@@ -112,7 +127,45 @@ def test_a_call_that_fails(
 
 
 def test_batches_that_are_refused_half_way(faulty_driver: Path, device: str) -> None:
-    rows = swap_with(f"cuMemcpyBatchAsync:1:{NOT_SUPPORTED}", "batch", faulty_driver)
+    fault = f"cuMemcpyBatchAsync:1:{NOT_SUPPORTED}"
+    rows = swap_with(fault, "batch", KVOPS_LIBCUDA=str(faulty_driver))
     assert rows[0] == ["no error", str(COUNT), "batch+single", str(COUNT), "single"]
     # It is not asked again.
     assert rows[1:] == [["no error", str(COUNT), "single", str(COUNT), "single"]] * 5
+
+
+def test_a_batch_that_fails_behind_its_lead(faulty_driver: Path, device: str) -> None:
+    """What the kernel took is copied whole, nothing that was left to the driver is."""
+    fault = f"cuMemcpyBatchAsync:0:{INVALID_VALUE}"
+    count = 600
+    rows = swap_with(fault, "auto", count, 41 << 10, KVOPS_LIBCUDA=str(faulty_driver))
+    for row, name in zip(rows, (name for name in PINNED for _ in range(2)), strict=True):
+        message, first, _, second, path = row
+        if name == "within-device":
+            assert (message, int(first), path) == ("no error", count, "kernel"), row
+        else:
+            assert message.startswith("kvops::swap_blocks_batch: cuMemcpyBatchAsync failed"), row
+            assert 0 < int(first) <= count // 3, row
+            assert path == "kernel+batch", row
+        assert int(second) == count, row
+
+
+# Over the link the first launch takes 115 copies and the next one all others.
+LAUNCHES = {"host-to-device": (0, 115), "device-to-host": (0, 115), "within-device": (0,)}
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_a_launch_that_fails(number: int, faulty_launch: Path, device: str) -> None:
+    """As above: earlier launches have copied all that was theirs, later ones are never made."""
+    fault = f"cuLaunchKernelEx:{number}:{INVALID_VALUE}"
+    rows = swap_with(fault, "kernel", LD_PRELOAD=str(faulty_launch))
+    for row, name in zip(rows, (name for name in PINNED for _ in range(2)), strict=True):
+        message, first, _, second, path = row
+        if number < len(LAUNCHES[name]):
+            assert message == ("kvops::swap_blocks_batch: CUDA launch failed: invalid argument"), (
+                row
+            )
+            assert int(first) == LAUNCHES[name][number], row
+        else:
+            assert (message, int(first)) == ("no error", COUNT), row
+        assert (int(second), path) == (COUNT, "kernel"), row

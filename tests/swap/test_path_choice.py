@@ -10,6 +10,7 @@ from swap.test_driver_layer import INVALID_VALUE, Memory
 KIB = 1 << 10
 LINK = ("to_device", "to_host")
 DRIVER = ANY_PATH - PATHS["kernel"]
+LED = "kernel+batch"
 
 
 @pytest.mark.parametrize("kind", LINK)
@@ -23,8 +24,9 @@ DRIVER = ANY_PATH - PATHS["kernel"]
         (32768, 4 * KIB, "kernel"),
         (64, 32 * KIB, "kernel"),
         (256, 32 * KIB, "kernel"),
-        (4096, 32 * KIB, "batch"),
-        (1024, 41 * KIB, "kernel"),
+        (4096, 32 * KIB, "kernel"),
+        (512, 41 * KIB, LED),
+        (1024, 41 * KIB, LED),
         (5, 2048 * KIB, "batch"),
         (64, 256 * KIB, "batch"),
         (1024, 64 * KIB, "batch"),
@@ -35,10 +37,23 @@ def test_scattered_copies(layer: Layer, kind: str, copies: int, size: int, path:
     assert layer.choose(kind, copies, size) == path
 
 
-def test_where_kernel_and_batch_are_about_as_fast(layer: Layer) -> None:
-    """A batch moves nothing before its first call is accepted; the more copies, the less of all."""
-    assert layer.choose("to_device", 1024, 32 * KIB) == "batch"
-    assert layer.choose("to_host", 1024, 32 * KIB) == "kernel"
+@pytest.mark.parametrize("kind", LINK)
+def test_what_the_kernel_takes_ahead_of_a_batch(layer: Layer, kind: str) -> None:
+    """A few large copies, a share of those that the host may be slow with, at most a third."""
+    assert 1 <= layer.lead(kind, 64, 256 * KIB) <= 8
+    assert 16 <= layer.lead(kind, 1024, 64 * KIB) <= 64
+    small, large = (layer.lead(kind, copies, 41 * KIB) / copies for copies in (512, 4096))
+    assert 0.05 < large < small <= 1 / 3
+    for copies, size in ((4096, 4 * KIB), (1024, 512), (8, 32 * KIB), (1, 4096 * KIB)):
+        assert layer.lead(kind, copies, size) == 0
+
+
+@pytest.mark.parametrize("kind", LINK)
+def test_no_led_batch_where_one_of_its_paths_must_not_be(layer: Layer, kind: str) -> None:
+    for allowed in (DRIVER, PATHS["batch"]):
+        assert layer.choose(kind, 1024, 41 * KIB, allowed=allowed) == "batch"
+    for less in ({"allowed": PATHS["kernel"]}, {"capturing": True}, {"has_batch": False}):
+        assert layer.choose(kind, 1024, 41 * KIB, **less) == "kernel"
 
 
 @pytest.mark.parametrize("kind", LINK)

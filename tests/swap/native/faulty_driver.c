@@ -1,33 +1,16 @@
-// The driver, with one call that fails: KVOPS_TEST_FAULT is "function:number of the call:error",
-// counted from the moment it was set to another text.
+// The driver, with one call that fails (fault.h).
 // Everything else goes to libcuda.so.1, so that bytes move as they do without it.
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
+
+#include "fault.h"
 
 static void* real(const char* name) {
   static void* library = NULL;
   if (library == NULL) library = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
   return dlsym(library, name);
-}
-
-static int fault(const char* name) {
-  static int calls = 0;
-  static char last[128];
-  char wanted[64];
-  int number = 0, error = 0;
-  const char* text = getenv("KVOPS_TEST_FAULT");
-  if (text == NULL) return 0;
-  if (strncmp(text, last, sizeof(last) - 1) != 0) {
-    calls = 0;
-    strncpy(last, text, sizeof(last) - 1);
-  }
-  if (sscanf(text, "%63[^:]:%d:%d", wanted, &number, &error) != 3) return 0;
-  return strcmp(wanted, name) == 0 && calls++ == number ? error : 0;
 }
 
 int cuDriverGetVersion(int* version) {

@@ -158,6 +158,19 @@ HARNESS unsigned harness_choose(unsigned allowed, int has_batch, int capturing,
   return choice.strided(which, number, sum) ? unsigned{kvops::kSwapStrided} : 0u;
 }
 
+// How many of the first copies the kernel would take of a led batch; 0 if there can be none.
+HARNESS int64_t harness_lead(int kind, int64_t copies, int64_t bytes) {
+  const kvops::cuda::PathChoice choice{.allowed = kvops::kSwapAnyPath,
+                                       .has_batch = true,
+                                       .has_2d = true,
+                                       .capturing = false,
+                                       .on_default_stream = false,
+                                       .model = &kvops::cuda::path_model(0)};
+  const auto lead = choice.lead(static_cast<kvops::cuda::CopyKind>(kind),
+                                static_cast<size_t>(copies), static_cast<size_t>(bytes));
+  return static_cast<int64_t>(lead.copies);
+}
+
 HARNESS int harness_order_is_free(int64_t src, int64_t dst, const int64_t* mapping, int64_t count,
                                   int64_t block_bytes) {
   return kvops::cuda::block_order_is_free({.src = reinterpret_cast<const char*>(src),

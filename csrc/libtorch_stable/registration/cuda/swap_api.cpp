@@ -13,8 +13,9 @@
 
 namespace {
 
-// A row of numbers for each part: kind, copies, bytes, path, is_rows, microseconds of each path.
-constexpr int kPartNumbers = 5 + kvops::cuda::kNumModelPaths;
+// A row of numbers for each part: kind, copies, bytes, path, is_rows, microseconds of each path and
+// of a led batch.
+constexpr int kPartNumbers = 6 + kvops::cuda::kNumModelPaths;
 
 void write_part(const kvops::cuda::ExplainedPart& part, double* row) {
   *row++ = static_cast<double>(part.kind);
@@ -23,6 +24,7 @@ void write_part(const kvops::cuda::ExplainedPart& part, double* row) {
   *row++ = part.path;
   *row++ = part.is_rows ? 1 : 0;
   for (const double microseconds : part.microseconds) *row++ = microseconds;
+  *row = part.led_microseconds;
 }
 
 }  // namespace

@@ -20,12 +20,10 @@ namespace {
 constexpr size_t kFirstCopies = kernels::kFewCopies;
 constexpr int kDeviceCtasPerSm = 2;
 constexpr int kMaxDevices = 64;
-// Thread blocks of copy_ring for each multiprocessor that is allowed: four fill the link.
-constexpr int kRingCtasIn = 4;
-constexpr int kRingCtasOut = 3;
-// From the host they are on more multiprocessors than the thread blocks of the other kernels: they
-// start sooner, but in the long run they gain nothing, and those beside them lose more.
-constexpr int64_t kMostRingBytesIn = 16 << 20;
+// Thread blocks of copy_ring for each multiprocessor that is allowed. At the default of four they
+// just fill the link: more would fill the queues that everybody shares.
+constexpr int kRingCtasIn = 5;
+constexpr int kRingCtasOut = 2;
 // From 9.0 on there are bulk copies, and launches that start before the last one has ended.
 constexpr int kRingMajor = 9;
 
@@ -141,7 +139,13 @@ size_t CopyRun::issue(CopyKind kind, std::span<const Copy> copies, bool is_all) 
       if (by_2d(kind, part)) continue;
       done -= rows;
     }
-    const unsigned path = path_for(kind, part, is_all);
+    unsigned path = path_for(kind, part, is_all);
+    if (path == kLedBatch) {
+      size_t& lead_left = lead_left_[static_cast<int>(kind)];
+      path = lead_left > 0 ? kSwapKernel : kSwapBatch;
+      part = part.first(std::min(part.size(), lead_left > 0 ? lead_left : SIZE_MAX));
+      lead_left -= std::min(part.size(), lead_left);
+    }
     if (path != kSwapKernel && !is_all) return done;
     if (path == kSwapKernel) {
       by_kernel(kind, part);
@@ -164,7 +168,12 @@ unsigned CopyRun::path_for(CopyKind kind, std::span<const Copy> copies, bool is_
     const auto scale = [part_of_all](size_t n) {
       return static_cast<size_t>(static_cast<double>(n) / part_of_all);
     };
-    path = choice_.scattered(kind, scale(copies.size()), scale(sum_of(copies)));
+    const size_t all = scale(copies.size());
+    const size_t all_bytes = scale(sum_of(copies));
+    path = choice_.scattered(kind, all, all_bytes);
+    if (path == kLedBatch) {
+      lead_left_[static_cast<int>(kind)] = choice_.lead(kind, all, all_bytes).copies;
+    }
   }
   return path;
 }
@@ -196,14 +205,12 @@ void CopyRun::by_kernel(CopyKind kind, std::span<const Copy> copies) {
                              .start = LaunchStart::kInTurn};
   if (kind != CopyKind::kWithinDevice) {
     launch.max_ctas = wishes_.max_sms;
-    if (has_ring && kind == CopyKind::kToHost) {
-      launch.ring_ctas = std::min(wishes_.max_sms * kRingCtasOut, kernels::kMostRingCtas);
-    } else if (has_ring && hints_.total_bytes <= kMostRingBytesIn) {
-      launch.ring_ctas = std::min(wishes_.max_sms * kRingCtasIn, kernels::kMostRingCtas);
-    }
-    // Few thread blocks that the link keeps waiting: they must not wait for each wave of a kernel
-    // that fills the GPU as well.
-    launch.priority = facts.greatest_priority;
+    const int ring_ctas = kind == CopyKind::kToHost ? kRingCtasOut : kRingCtasIn;
+    if (has_ring) launch.ring_ctas = std::min(wishes_.max_sms * ring_ctas, kernels::kMostRingCtas);
+    // What leads a batch is soon done, and all others wait for it: it must not wait for each wave
+    // of a kernel that fills the GPU as well. All that the kernel copies alone does: room that it
+    // took first would be missing there for the whole of a long swap.
+    if (paths_[static_cast<int>(kind)] == kLedBatch) launch.priority = facts.greatest_priority;
   }
   const bool may_be_early = has_ring && !choice_.capturing;
   while (!copies.empty()) {

@@ -63,9 +63,10 @@ class CopyRun {
   MemoryMap memory_;
   CopyPlanner planner_;
   int64_t added_ = 0;
-  size_t list_limits_[kNumCopyKinds];   // with more copies in a list some of them can go out
-  unsigned paths_[kNumCopyKinds] = {};  // once decided
-  std::vector<Copy> batch_;             // left to the driver, for the end
+  size_t list_limits_[kNumCopyKinds];     // with more copies in a list some of them can go out
+  unsigned paths_[kNumCopyKinds] = {};    // once decided
+  size_t lead_left_[kNumCopyKinds] = {};  // of kLedBatch: copies that are still for the kernel
+  std::vector<Copy> batch_;               // left to the driver, for the end
   std::vector<Copy> single_;
   unsigned used_ = 0;
   bool kernel_is_last_ = false;  // on the stream, of this call

@@ -48,6 +48,9 @@ class Explainer {
       part.microseconds[i] =
           choice_.microseconds(kModelPaths[i], part.kind, part.copies, part.bytes);
     }
+    if (is_over_link(part.kind)) {
+      part.led_microseconds = choice_.lead(part.kind, part.copies, part.bytes).microseconds;
+    }
     parts_.push_back(part);
   }
 

@@ -16,9 +16,10 @@ struct ExplainedPart {
   CopyKind kind;
   size_t copies;  // after neighbours have been joined
   size_t bytes;
-  unsigned path;                        // a bit of SwapPath
+  unsigned path;                        // a bit of SwapPath, or kLedBatch
   bool is_rows;                         // at constant distances
   double microseconds[kNumModelPaths];  // as the model has it; only for copies over the link
+  double led_microseconds;              // likewise, for kLedBatch; 0 where that cannot be
 };
 
 std::vector<ExplainedPart> explain_copies(const SwapBlocksBatchParams& params, int device,

@@ -2,6 +2,7 @@
 #include "swap/cuda/path_choice.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "swap/cuda/driver_copies.h"
 
@@ -16,6 +17,17 @@ constexpr double kDetourMicroseconds = 4;
 // before the second: so much of each copy in those (likewise).
 constexpr double kLeadMicroseconds = 0.3;
 constexpr size_t kLeadCopies = 72;
+// From the kernel's last copy until a batch that is waiting for it keeps the link busy (likewise).
+constexpr double kHandOverMicroseconds = 15;
+// Hosts hand copies over at rates that differ by a fifth. Where that may be slower than the link
+// is, the kernel's part is longer by so much of the difference: the driver never waits for the
+// host.
+constexpr double kHostDiffers = 3;
+
+// What the host needs beside the batch's fixed time before the link is busy.
+double batch_lead(size_t copies) {
+  return kLeadMicroseconds * static_cast<double>(std::min(copies, kLeadCopies));
+}
 
 }  // namespace
 
@@ -23,9 +35,27 @@ double PathChoice::microseconds(SwapPath path, CopyKind kind, size_t copies, siz
   double time = model->cost(kind, path).of(copies, bytes);
   if (path == kSwapBatch) {
     if (on_default_stream) time += kDetourMicroseconds;
-    time += kLeadMicroseconds * static_cast<double>(std::min(copies, kLeadCopies));
+    time += batch_lead(copies);
   }
   return time;
+}
+
+// While the kernel is at the first n of all copies, the host gets the lead that the driver needs to
+// be as fast as the link with the others: as it is with rows, which cost the host nothing.
+PathChoice::Lead PathChoice::lead(CopyKind kind, size_t copies, size_t bytes) const {
+  const auto number = static_cast<double>(copies);
+  const double copy_bytes = static_cast<double>(bytes) / number;
+  const PathCost& kernel = model->cost(kind, kSwapKernel);
+  const PathCost& batch = model->cost(kind, kSwapBatch);
+  const double by_kernel = kernel.one(copy_bytes);
+  const double by_link = model->cost(kind, kSwapStrided).one(copy_bytes);
+  const double behind = kHostDiffers * std::max(0.0, batch.one(copy_bytes) - by_link);
+  const double n =
+      std::ceil((batch.fixed + batch_lead(copies) + behind * number) / (by_kernel + behind));
+  if (!(3 * n <= number)) return {0, 0};
+  double time = kernel.fixed + n * by_kernel + kHandOverMicroseconds + (number - n) * by_link;
+  if (on_default_stream) time += kDetourMicroseconds;
+  return {static_cast<size_t>(n), time};
 }
 
 unsigned PathChoice::possible() const {
@@ -38,14 +68,18 @@ unsigned PathChoice::possible() const {
 unsigned PathChoice::cheapest(unsigned paths, CopyKind kind, size_t copies, size_t bytes) const {
   unsigned best = 0;
   double least = 0;
-  for (const SwapPath path : kModelPaths) {
-    if ((paths & path) == 0) continue;
-    const double time = microseconds(path, kind, copies, bytes);
-    // The kernel comes first: what takes no multiprocessor wins if it is about as fast.
-    const double limit = best == kSwapKernel ? least / kWorthIt : least;
-    if (best != 0 && time >= limit) continue;
+  // The kernel comes first: what takes fewer multiprocessors wins if it is about as fast.
+  const auto offer = [&](unsigned path, double time) {
+    const double limit = (best & kSwapKernel) != 0 ? least / kWorthIt : least;
+    if (best != 0 && time >= limit) return;
     best = path;
     least = time;
+  };
+  for (const SwapPath path : kModelPaths) {
+    if ((paths & path) != 0) offer(path, microseconds(path, kind, copies, bytes));
+    if (path != kSwapKernel || (paths & kLedBatch) != kLedBatch) continue;
+    const Lead led = lead(kind, copies, bytes);
+    if (led.copies > 0) offer(kLedBatch, led.microseconds);
   }
   return best;
 }

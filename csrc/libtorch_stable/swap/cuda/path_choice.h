@@ -16,6 +16,10 @@ namespace kvops::cuda {
 // Fewer rows are not worth a driver call of their own, with the scattered ones going another way.
 inline constexpr size_t kLeastRows = 16;
 
+// The kernel copies the first ones while the host hands all others over to the driver: the link is
+// busy from the start, and most of the time without any multiprocessor.
+inline constexpr unsigned kLedBatch = kSwapKernel | kSwapBatch;
+
 struct PathChoice {
   unsigned allowed;        // bits of the caller's wishes
   bool has_batch;          // the driver has the batch call
@@ -27,7 +31,16 @@ struct PathChoice {
   // What a path would take for copies over the link.
   double microseconds(SwapPath path, CopyKind kind, size_t copies, size_t bytes) const;
 
-  // The path for scattered copies of a kind, of which there are about this many.
+  // Of kLedBatch: how many of the first ones, and what it would take with so many; 0 copies if the
+  // driver would get less than two thirds.
+  struct Lead {
+    size_t copies;
+    double microseconds;
+  };
+  Lead lead(CopyKind kind, size_t copies, size_t bytes) const;
+
+  // The path for scattered copies of a kind, of which there are about this many: one bit, or
+  // kLedBatch.
   unsigned scattered(CopyKind kind, size_t copies, size_t bytes) const;
 
   // Whether rows at constant distances, over the link, are best copied as one.

@@ -20,6 +20,8 @@ struct PathCost {
   double fixed;
   double copy[kNumSizes];
 
+  // Of one copy of so many bytes.
+  double one(double copy_bytes) const;
   double of(size_t copies, size_t bytes) const;
 };
 

@@ -28,6 +28,8 @@ bool are_whole_units(std::span<const cuda::Copy> copies) {
 
 cudaError_t launch_as_blocks(std::span<const cuda::Copy> copies, CopyLaunch launch) {
   const bool through_ring = launch.ring_ctas > 0 && are_whole_units(copies);
+  // It takes a thread longer to find its pieces here than in rows.
+  launch.ring_ctas = std::min(launch.ring_ctas + launch.ring_ctas / 2, kMostRingCtas);
   BlockTable table;
   // More than one table only for copies beyond kMaxEntryBytes.
   for (BlockFiller filler(copies, through_ring ? kRingPieceBytes : kPieceBytes);

@@ -1,11 +1,11 @@
 // Copies over the link by thread blocks of one thread, in whole units: bulk copies into a ring of
 // shared memory and out of it (compute capability 9.0 on). Launched through copy_launch.h.
 // A multiprocessor has only so many bulk copies over the link under way (13 GB/s from the host, 30
-// to it), so there are some thread blocks, and each takes next to nothing: no registers to speak
-// of, since nothing depends on threadIdx and uniform registers do the work, and 15 KiB. A piece
-// leaves the ring when its bytes have arrived, not when they are on their way: writes that the link
-// cannot take yet stand in the way of everybody's reads of memory, and a decode step beside them
-// took twice as long.
+// to it), so there are some thread blocks, and each takes next to nothing, to find room beside
+// other kernels: no registers to speak of, since nothing depends on threadIdx and uniform registers
+// do the work, and 11 KiB. A piece leaves the ring when its bytes have arrived, not when they are
+// on their way: writes that the link cannot take yet stand in the way of everybody's reads of
+// memory, and a decode step beside them took twice as long.
 #include <cuda_runtime.h>
 
 #include <algorithm>
@@ -19,7 +19,7 @@
 namespace kvops::kernels {
 namespace {
 
-constexpr int kSlots = 14;
+constexpr int kSlots = 10;
 
 struct Ring {
   alignas(16) char slots[kSlots][kRingPieceBytes];
