@@ -86,6 +86,25 @@ def test_one_sequence_around_every_share(heads: tuple[int, int], device: str) ->
     assert not wrong
 
 
+@pytest.mark.parametrize("heads", [(16, 1), (8, 2)])
+@pytest.mark.parametrize("sequences", [2, 7, 33, 66, 130])
+def test_shares_that_end_where_units_do(
+    sequences: int, heads: tuple[int, int], device: str
+) -> None:
+    """Blocks of their own for every unit: of equal lengths, around a tile, and one longer."""
+    # Up to four blocks for a unit, of as many tiles as let them get along with two more.
+    blocks = max(1, min(4, multiprocessors() // (sequences * heads[1])))
+    lengths = {n for tiles in (8, 9, 31) for n in around(blocks * tiles * TILE)}
+    wrong = {}
+    for length in sorted(lengths):
+        for longer in (0, 3 * TILE):
+            try:
+                assert_close(*attend([length + longer] + [length] * (sequences - 1), *heads))
+            except AssertionError as error:
+                wrong[length, longer] = str(error)
+    assert not wrong
+
+
 def test_many_sequences_of_all_lengths(device: str) -> None:
     lengths = torch.randint(1, 3000, [600], generator=torch.Generator().manual_seed(0)).tolist()
     assert_close(*attend(lengths, 8, 2))
