@@ -7,13 +7,14 @@ does with them: never a crash, a write elsewhere, or a result of its own.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from registry import OpCase, Sample
+from registry import OpCase, Sample, entry_name
 from support import (
     Call,
     assert_same_outcome,
@@ -114,6 +115,51 @@ is_string = pytest.mark.parametrize(
 is_int = pytest.mark.parametrize(
     ("case", "sample", "name"), argument_params(lambda value: type(value) is int)
 )
+
+
+def params_where(choose: Callable[[OpCase, str], bool]) -> list[Any]:
+    """Those of the tensor arguments whose operator and name are chosen."""
+    params = argument_params(lambda value: isinstance(value, Tensor))
+    return [param for param in params if choose(param.values[0], param.values[2])]
+
+
+def is_required(case: OpCase, name: str) -> bool:
+    """Whether the schema says `Tensor`: not `Tensor?`, nor a list, whose entries torch checks."""
+    schema = getattr(torch.ops.kvops, case.name).default._schema
+    return any(
+        argument.name == name and argument.type.kind() == "TensorType"
+        for argument in schema.arguments
+    )
+
+
+def is_written(case: OpCase, name: str) -> bool:
+    return entry_name(name) in (*case.outputs, *case.scratch)
+
+
+@pytest.mark.parametrize(("case", "sample", "name"), params_where(is_required))
+def test_none(case: OpCase, sample: Sample, name: str) -> None:
+    """torch takes it for any tensor. It is refused, unless the call has no use for the argument."""
+    valid = make_call(case, sample, "cpu")
+    call = replace(valid, args={**valid.args, name: None})
+    expected = reference_outcome(valid)
+    message = refusal(call, by_operator)
+    if message is None:
+        assert not is_written(case, name)
+        assert_same_outcome(valid, expected)
+    else:
+        assert name in message and "None" in message, message
+
+
+@pytest.mark.parametrize(("case", "sample", "name"), params_where(is_written))
+def test_expanded_outputs(case: OpCase, sample: Sample, name: str) -> None:
+    """As in torch: where many elements have one place, what is written there means nothing."""
+    valid = make_call(case, sample, "cpu")
+    tensor = valid.args[name]
+    for dim, size in enumerate(tensor.size()):
+        if size > 1:
+            expanded = tensor.select(dim, 0).unsqueeze(dim).expand_as(tensor)
+            message = refusal(guard(case, {**valid.args, name: expanded}), by_operator)
+            assert message is not None and name in message, f"dimension {dim}: {message}"
 
 
 @is_tensor

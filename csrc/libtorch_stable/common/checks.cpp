@@ -123,14 +123,38 @@ int64_t span_elems(const Tensor& tensor) {
   return last + 1;
 }
 
-void check_storage(const Tensor& tensor, Arg arg) {
+// Passed where a tensor belongs; torch makes an undefined tensor with sizes [0] of it.
+bool is_none(const Tensor& tensor) {
+  bool defined = true;
+  aoti_torch_is_defined(tensor.get(), &defined);
+  return !defined;
+}
+
+// Returns whether there is any element.
+bool check_storage(const Tensor& tensor, Arg arg) {
   const int64_t span = span_elems(tensor);
-  if (span == 0) return;
+  if (span == 0) {
+    if (is_none(tensor)) fail(arg, "must be a tensor, got None");
+    return false;
+  }
   const int64_t storage_bytes = tensor.storage_bytes();
   const int64_t needed_bytes = (tensor.storage_offset() + span) * element_bytes(tensor);
   if (needed_bytes > storage_bytes) {
     fail(arg, "must have a storage of at least " + std::to_string(needed_bytes) + " bytes, got " +
                   std::to_string(storage_bytes) + " (freed or resized)");
+  }
+  return true;
+}
+
+// An expanded tensor has one place for many elements: the last of many writes would win.
+void check_not_expanded(const Tensor& tensor, Arg arg) {
+  const int64_t* sizes = tensor.sizes();
+  const int64_t* strides = tensor.strides();
+  for (int64_t i = 0; i < tensor.dim(); ++i) {
+    if (sizes[i] > 1 && strides[i] == 0) {
+      fail(arg, "must have memory for each element, as it is written, got stride 0 in dimension " +
+                    std::to_string(i) + " of shape " + shape_text(tensor));
+    }
   }
 }
 
@@ -189,6 +213,7 @@ int64_t element_bytes(DType dtype) {
 }
 
 std::string dtype_name(const Tensor& tensor) {
+  if (is_none(tensor)) return "None";
   const KnownDType* known = known_dtype(tensor);
   return known ? known->name : "a dtype with code " + std::to_string(tensor.dtype_code());
 }
@@ -200,7 +225,9 @@ const char* dtype_name(DType dtype) {
   return "unknown";
 }
 
-std::string shape_text(const Tensor& tensor) { return list_text(tensor.sizes(), tensor.dim()); }
+std::string shape_text(const Tensor& tensor) {
+  return is_none(tensor) ? "None" : list_text(tensor.sizes(), tensor.dim());
+}
 
 void refuse_dim(const Tensor& tensor, Arg arg, int64_t rank) {
   fail(arg, "must have " + std::to_string(rank) + " dimensions, got shape " + shape_text(tensor));
@@ -257,7 +284,7 @@ const void* readable(const Tensor& tensor, Arg arg) {
 }
 
 void* writable(const Tensor& tensor, Arg arg) {
-  check_storage(tensor, arg);
+  if (check_storage(tensor, arg)) check_not_expanded(tensor, arg);
   return tensor.mutable_data_ptr();
 }
 

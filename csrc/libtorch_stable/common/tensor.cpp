@@ -13,6 +13,16 @@ void Tensor::read_sizes() const {
 }
 
 void Tensor::read_strides() const {
+  // None has the sizes [0] and, for torch, no strides: any will do until it is refused.
+  static int64_t none_strides[] = {1};
+  bool defined = true;
+  if (dim() == 1 && sizes_[0] == 0) {
+    TORCH_ERROR_CODE_CHECK(aoti_torch_is_defined(handle_, &defined));
+  }
+  if (!defined) {
+    strides_ = none_strides;
+    return;
+  }
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_strides(handle_, &strides_));
 }
 

@@ -22,6 +22,7 @@ CpGatherAndUpconvertFp8KvCacheParams validate_cp_gather_and_upconvert_fp8_kv_cac
   check_shape(src_cache, src_arg, {kAnySize, kAnySize, kDsMlaEntryBytes});
   check_shape(dst, dst_arg, {kAnySize, kDsMlaRowElems});
   check_dim(workspace_starts, starts_arg, 1);
+  check_dtype(workspace_starts, starts_arg, {DType::kInt32});
   check_count({kOp, "batch_size"}, batch_size, workspace_starts.size(0),
               "requests of workspace_starts");
   // vLLM 0.23 checks the lengths, too, and does not use their values.

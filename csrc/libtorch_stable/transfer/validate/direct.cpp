@@ -32,6 +32,7 @@ DirectTransferParams validate_items(const char* op, const Tensor& src_indices,
     fail({op, "page_size"}, "must be positive, got " + std::to_string(page_size));
   }
   check_dim(src_indices, {op, "src_indices"}, 1);
+  check_dtype(src_indices, {op, "src_indices"}, {DType::kInt64});
   const int64_t num_items = src_indices.size(0);
   check_shape(dst_indices, {op, "dst_indices"}, {num_items});
   if (num_items % page_size != 0) {

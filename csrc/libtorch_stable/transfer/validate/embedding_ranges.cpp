@@ -41,6 +41,9 @@ EmbeddingRangesParams validate_transfer_embedding_ranges_direct(const Tensor& sr
                                                                 const IntList& lengths) {
   check_count(dst_starts, "dst_starts", src_starts.size());
   check_count(lengths, "lengths", src_starts.size());
+  // None has no element size to count with.
+  readable(src, {kOp, "src"});
+  readable(dst, {kOp, "dst"});
   const RowEnd from = layer_end(kOp, src, "src", Access::kRead);
   const RowEnd to = layer_end(kOp, dst, "dst", Access::kWritten);
   EmbeddingRangesParams p = {
