@@ -162,6 +162,17 @@ def test_expanded_outputs(case: OpCase, sample: Sample, name: str) -> None:
             assert message is not None and name in message, f"dimension {dim}: {message}"
 
 
+@pytest.mark.parametrize(
+    ("case", "sample", "name"), params_where(lambda case, name: not is_written(case, name))
+)
+def test_on_meta(case: OpCase, sample: Sample, name: str) -> None:
+    """One tensor without memory takes the whole call to the fake kernel, which writes nothing."""
+    valid = make_call(case, sample, "cpu")
+    call = replace(valid, args={**valid.args, name: valid.args[name].to("meta")})
+    message = refusal(call, by_operator)
+    assert message is not None and entry_name(name) in message and "got meta" in message, message
+
+
 @is_tensor
 def test_other_forms(case: OpCase, sample: Sample, name: str) -> None:
     call = make_call(case, sample, "cpu")
