@@ -23,13 +23,15 @@ def multiprocessors() -> int:
     return torch.cuda.get_device_properties(0).multi_processor_count
 
 
-def attend(lengths: list[int], heads: int, kv_heads: int) -> tuple[Tensor, Tensor]:
+def attend(
+    lengths: list[int], heads: int, kv_heads: int, page: int = PAGE
+) -> tuple[Tensor, Tensor]:
     """What kvops computes for random pages, and what it should be."""
     generator = torch.Generator("cuda").manual_seed(sum(lengths))
-    pages = [-(-length // PAGE) for length in lengths]
-    shape = (sum(pages), kv_heads, HEAD_SIZE // 8, PAGE, 8)
+    pages = [-(-length // page) for length in lengths]
+    shape = (sum(pages), kv_heads, HEAD_SIZE // 8, page, 8)
     keys = torch.randn(shape, device="cuda", generator=generator).half()
-    values = torch.randn(*shape[:2], HEAD_SIZE, PAGE, device="cuda", generator=generator).half()
+    values = torch.randn(*shape[:2], HEAD_SIZE, page, device="cuda", generator=generator).half()
     tables = torch.zeros(len(lengths), max(pages), dtype=torch.int32, device="cuda")
     order = torch.randperm(sum(pages), device="cuda", generator=generator).int()
     for table, part in zip(tables, order.split(pages), strict=True):
@@ -39,7 +41,7 @@ def attend(lengths: list[int], heads: int, kv_heads: int) -> tuple[Tensor, Tenso
     one = torch.ones(1, device="cuda")
     kvops.paged_attention_v1(
         *[out, query, keys, values, kv_heads, HEAD_SIZE**-0.5, tables],
-        *[torch.tensor(lengths, dtype=torch.int32, device="cuda"), PAGE, max(lengths)],
+        *[torch.tensor(lengths, dtype=torch.int32, device="cuda"), page, max(lengths)],
         *[None, "auto", one, one, 0, 0, 0, 64, 0],
     )
     return out, dense(query, keys, values, tables, lengths)
@@ -50,7 +52,7 @@ def dense(
 ) -> Tensor:
     rows = []
     for row, table, length in zip(query, tables, lengths, strict=True):
-        used = table[: -(-length // PAGE)].long()
+        used = table[: -(-length // keys.size(3))].long()
         k = keys[used].permute(0, 3, 1, 2, 4).reshape(-1, keys.size(1), HEAD_SIZE)[:length]
         v = values[used].permute(0, 3, 1, 2).reshape(-1, keys.size(1), HEAD_SIZE)[:length]
         grouped = row.view(keys.size(1), -1, HEAD_SIZE).double()
@@ -103,6 +105,17 @@ def test_shares_that_end_where_units_do(
             except AssertionError as error:
                 wrong[length, longer] = str(error)
     assert not wrong
+
+
+@pytest.mark.parametrize("page", [32, 64, 128, 256])
+@pytest.mark.parametrize("heads", [(4, 2), (12, 1)])
+def test_around_pages_of_every_kind_of_tile(page: int, heads: tuple[int, int], device: str) -> None:
+    """Several pages a tile, one, and several tiles a page; many sequences, and shares of few."""
+    lengths = [n for pages in (1, 2, 3, 70) for n in around(pages * page)]
+    lengths += [n for tokens in (16, 64, 64 + 16) for n in around(5 * page + tokens)]
+    assert_close(*attend(lengths, *heads, page))
+    for length in around(multiprocessors() * page // heads[1]):
+        assert_close(*attend([length], *heads, page))
 
 
 def test_many_sequences_of_all_lengths(device: str) -> None:

@@ -40,12 +40,11 @@ static __device__ __forceinline__ void fence_global_bulk() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
 
 // For one arrival a phase, which expect_bytes() is. Copies may use the barrier after
-// publish_bulk_barriers().
+// fence_shared_bulk().
 static __device__ __forceinline__ void init_bulk_barrier(uint64_t* barrier) {
   asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;\n" ::"r"(shared_address(barrier))
                : "memory");
 }
-static __device__ __forceinline__ void publish_bulk_barriers() { fence_shared_bulk(); }
 
 // The phase ends when so many bytes have been copied.
 static __device__ __forceinline__ void expect_bytes(const uint64_t* barrier, uint32_t bytes) {

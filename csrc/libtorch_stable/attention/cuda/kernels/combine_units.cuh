@@ -5,11 +5,11 @@
 
 #include <cstdint>
 
-#include "attention/cuda/kernels/async_copy.cuh"
 #include "attention/cuda/kernels/plan.h"
 #include "attention/cuda/kernels/stage_barriers.cuh"
 #include "attention/cuda/kernels/unit_result.cuh"
 #include "attention/cuda/kernels/work_split.cuh"
+#include "common/cuda/bulk_copy.cuh"
 
 namespace kvops::kernels {
 

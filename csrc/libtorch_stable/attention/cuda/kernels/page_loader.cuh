@@ -17,12 +17,13 @@
 namespace kvops::kernels {
 
 struct StageInfo {
-  // Of each warp of a group: bit t says that its token t exists and has a block. Written as one
-  // word: the first token's bit is the lowest one.
+  // Of each warp of a group: bit t says that its token t exists and has a block. Written as words
+  // of 64 bits: the first token's bit is the lowest one.
   uint16_t masks[kMaxTileWarps];
 };
-static_assert(kMaxTileWarps * kWarpTokens == 64);
-static_assert(sizeof(StageInfo) <= kStageInfoBytes);
+inline constexpr int kMaskTokens = 64;  // of a word
+static_assert(kMaxTileWarps * kWarpTokens == 2 * kMaskTokens);
+static_assert(sizeof(StageInfo) == kStageInfoBytes);
 
 static __device__ __forceinline__ StageInfo* stage_info(const AttentionPlan& plan, char* shared,
                                                         int slot) {
@@ -83,7 +84,7 @@ class PageLoader {
     uint32_t tokens;  // to be attended to, from the first one on
   };
 
-  // Of the lane's chunk; below 2^31 + 64.
+  // Of the lane's chunk; below 2^31 + 128.
   __device__ __forceinline__ uint32_t first_token(int32_t tile) const {
     return static_cast<uint32_t>(tile) * tile_tokens_ +
            static_cast<uint32_t>(lane_) * chunk_tokens_;
@@ -168,10 +169,21 @@ class PageLoader {
 
   // Written by the lane that announces the stage: what it did before is seen with that.
   __device__ __forceinline__ void note_masks(int slot, const Chunk& chunk) const {
-    const uint64_t own =
-        chunk.tokens == 0 ? 0 : (~uint64_t{0} >> (64 - chunk.tokens)) << (lane_ * chunk_tokens_);
-    const uint64_t mask = or_of_lanes(own);
-    if (lane_ == 0) *reinterpret_cast<uint64_t*>(stage_info(plan_, shared_, slot)) = mask;
+    auto* const masks = reinterpret_cast<uint64_t*>(stage_info(plan_, shared_, slot));
+    if (chunk_tokens_ > kMaskTokens) {
+      // The only chunk of the tile.
+      if (lane_ != 0) return;
+      masks[0] = first_bits(chunk.tokens < kMaskTokens ? chunk.tokens : kMaskTokens);
+      masks[1] = first_bits(chunk.tokens < kMaskTokens ? 0 : chunk.tokens - kMaskTokens);
+      return;
+    }
+    const uint64_t mask = or_of_lanes(first_bits(chunk.tokens) << (lane_ * chunk_tokens_));
+    if (lane_ == 0) masks[0] = mask;
+  }
+
+  // Up to 64.
+  static __device__ __forceinline__ uint64_t first_bits(uint32_t count) {
+    return count == 0 ? 0 : ~uint64_t{0} >> (kMaskTokens - count);
   }
 
   static __device__ __forceinline__ uint64_t or_of_lanes(uint64_t own) {

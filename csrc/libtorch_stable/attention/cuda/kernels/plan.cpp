@@ -18,6 +18,8 @@ constexpr int32_t kReservedBytes = 1024;
 constexpr int32_t kFloatBytes = 4;
 // Of a page that is copied whole, at most: a tile.
 constexpr int64_t kLongestWholePage = kMaxTileWarps * kWarpTokens;
+// Tiles are not longer than this but for a page that is.
+constexpr int32_t kUsualTileWarps = 4;
 // A call has few units if there are so many multiprocessors for each, divided by the heads of a
 // unit: the more heads and the more blocks a unit has, the longer it takes to add up.
 constexpr int64_t kMultiprocessorsOfUnit = 10;
@@ -177,20 +179,24 @@ bool choose_stages(const PagedAttentionParams& p, const DeviceLimits& limits, At
     int32_t tile_warps;
     int32_t fewest_stages;
   };
-  constexpr Choice kChoices[] = {{2, 1, 4, 3}, {1, 2, 4, 4}, {1, 2, 2, 4},
-                                 {1, 1, 4, 2}, {1, 1, 2, 2}, {1, 1, 1, 2},
-                                 {1, 1, 4, 1}, {1, 1, 2, 1}, {1, 1, 1, 1}};
+  constexpr Choice kChoices[] = {{1, 1, 8, 2}, {2, 1, 4, 3}, {1, 2, 4, 4}, {1, 2, 2, 4},
+                                 {1, 1, 4, 2}, {1, 1, 2, 2}, {1, 1, 1, 2}, {1, 1, 4, 1},
+                                 {1, 1, 2, 1}, {1, 1, 1, 1}};
   const int32_t most = limits.architecture >= 80 ? kMaxStages : kMaxNamedStages;
   // These need so many registers that a second group has no room.
   const bool is_alone = plan.engine == AttentionEngine::kMma16 && p.head_size > 128;
   const bool has_few_units = p.num_seqs * plan.units * kMultiprocessorsOfUnit <=
                              int64_t{limits.multiprocessors} * plan.unit_heads;
   for (const Choice& choice : kChoices) {
-    if (is_alone && choice.blocks * choice.groups > 1) continue;
+    if (is_alone && choice.blocks * choice.groups * choice.tile_warps > kUsualTileWarps) continue;
     if (has_few_units && choice.blocks > 1) continue;
     // A page that is copied whole lies in one tile.
-    if (plan.copy == PageCopy::kWhole &&
-        (choice.fewest_stages < 2 || choice.tile_warps * kWarpTokens < p.block_size)) {
+    const bool is_whole = plan.copy == PageCopy::kWhole;
+    if (is_whole && (choice.fewest_stages < 2 || choice.tile_warps * kWarpTokens < p.block_size)) {
+      continue;
+    }
+    if (choice.tile_warps > kUsualTileWarps &&
+        !(is_whole && p.block_size > kUsualTileWarps * kWarpTokens)) {
       continue;
     }
     // Every stage is of one group only, which so sees each of its rounds.

@@ -20,7 +20,7 @@ inline constexpr int kWarpTokens = 16;
 // Warps of a block are in groups that take turns with tiles. First come those of all groups that
 // compute, then those that load: for each group one for keys and one for values.
 inline constexpr int kMaxGroups = 2;
-inline constexpr int kMaxTileWarps = 4;
+inline constexpr int kMaxTileWarps = 8;
 inline constexpr int kLoaderWarps = 2;
 inline constexpr int kMaxStages = 12;
 // Before sm_80: stages have named barriers, of which there are few.
@@ -44,7 +44,7 @@ enum class AttentionEngine : uint8_t {
 
 // How a page comes into shared memory.
 enum class PageCopy : uint8_t {
-  kWhole,     // a page of one KV head at once: sm_90 and newer, pages of up to 64 tokens
+  kWhole,     // a page of one KV head at once: sm_90 and newer, pages of up to 128 tokens
   kPieces,    // 8 or 16 bytes at a time
   kElements,  // one by one: nothing is aligned
 };
@@ -60,7 +60,7 @@ struct AttentionWorkspace {
 // A stage in shared memory: a tile's keys, then its values, in chunks of consecutive tokens.
 // Distances in bytes.
 struct StageLayout {
-  int32_t chunk_shift;  // a chunk has 2^chunk_shift tokens: 8 to 64
+  int32_t chunk_shift;  // a chunk has 2^chunk_shift tokens: 8 to 128
   int32_t key_chunk;    // from chunk to chunk
   int32_t key_pitch;    // from a token's x elements to its next ones; tokens lie together
   int32_t key_step;     // from 16 dimensions to the next ones

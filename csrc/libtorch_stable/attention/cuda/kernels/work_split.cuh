@@ -41,12 +41,9 @@ static __device__ __forceinline__ int64_t divide(int64_t numerator, int64_t deno
 struct TileRange {
   int64_t share;  // tiles of each of the other blocks
   int32_t longer;
-  int32_t blocks;
 
   __device__ __forceinline__ TileRange(int64_t tiles, int32_t among)
-      : share(divide(tiles, among)),
-        longer(static_cast<int32_t>(tiles - share * among)),
-        blocks(among) {}
+      : share(divide(tiles, among)), longer(static_cast<int32_t>(tiles - share * among)) {}
 
   __device__ __forceinline__ int64_t begin(int32_t block) const {
     return block * share + (block < longer ? block : longer);

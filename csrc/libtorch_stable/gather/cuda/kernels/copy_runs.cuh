@@ -68,7 +68,7 @@ __global__ void __launch_bounds__(kRunThreads)
   prefetch_line(tables, static_cast<int>(threadIdx.x));
   if (lane == 0) {
     init_bulk_barrier(barrier);
-    publish_bulk_barriers();
+    fence_shared_bulk();
   }
   bool sound;
   const Entry entry = find_by_lanes(tables, own, has_row, row, -1, -1, 0, sound);

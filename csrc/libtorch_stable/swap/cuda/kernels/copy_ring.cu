@@ -126,7 +126,7 @@ template <class Table>
 __device__ __forceinline__ void copy_through(Ring& ring, const Table& table) {
 #pragma unroll
   for (int i = 0; i < kSlots; ++i) init_bulk_barrier(&ring.filled[i]);
-  publish_bulk_barriers();
+  fence_shared_bulk();
   Pieces<Table> reading(table);
   Pieces<Table> writing(table);
   const auto read_next = [&](int i) {
