@@ -76,7 +76,9 @@ def around(number: int) -> list[int]:
 def test_one_sequence_around_every_share(heads: tuple[int, int], device: str) -> None:
     sms = multiprocessors()
     # Tiles at which blocks get a second tile, and at which there are two blocks a multiprocessor.
+    # The last ones' pages make no room for each other in the L2 cache first.
     tiles = {1, 2, 3, sms, 2 * sms, 8 * 2 * sms} | {n // heads[1] for n in (sms, 16 * sms)}
+    tiles.add(64 * sms // heads[1])
     lengths = sorted({n for count in tiles for n in around(count * TILE)})
     wrong = {}
     for length in lengths:

@@ -23,6 +23,33 @@ static __device__ __forceinline__ void copy_bulk(char* to, const char* from, uin
 #endif
 }
 
+// What becomes of bytes in the L2 cache that a copy brings there: as without a policy, or they are
+// the first to make room for what comes next. (evict_normal is not what copies do without a policy:
+// long reads took 13 % longer with it.)
+static __device__ __forceinline__ uint64_t cache_policy(bool leaves_first) {
+  uint64_t policy = 0;
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  if (leaves_first) {
+    asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;\n" : "=l"(policy));
+  } else {
+    asm("createpolicy.fractional.L2::evict_unchanged.b64 %0, 1.0;\n" : "=l"(policy));
+  }
+#endif
+  return policy;
+}
+
+// Likewise, with such a policy.
+static __device__ __forceinline__ void copy_bulk(char* to, const char* from, uint32_t bytes,
+                                                 const uint64_t* barrier, uint64_t policy) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint "
+      "[%0], [%1], %2, [%3], %4;\n" ::"r"(shared_address(to)),
+      "l"(from), "r"(bytes), "r"(shared_address(barrier)), "l"(policy)
+      : "memory");
+#endif
+}
+
 // Between ordinary accesses to shared memory that bulk copies write, and those copies.
 static __device__ __forceinline__ void fence_shared_bulk() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900

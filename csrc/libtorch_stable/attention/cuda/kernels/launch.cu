@@ -49,7 +49,7 @@ bool clears_arrivals() {
 }  // namespace
 
 cudaError_t read_device_limits(int device, DeviceLimits& limits) {
-  // Asked for once: five questions to the runtime cost as much as a launch.
+  // Asked for once: six questions to the runtime cost as much as a launch.
   thread_local int known_device = -1;
   thread_local DeviceLimits known = {};
   if (device == known_device) {
@@ -67,6 +67,7 @@ cudaError_t read_device_limits(int device, DeviceLimits& limits) {
       {cudaDevAttrMultiProcessorCount, &limits.multiprocessors},
       {cudaDevAttrMaxSharedMemoryPerBlockOptin, &limits.shared_bytes_block},
       {cudaDevAttrMaxSharedMemoryPerMultiprocessor, &limits.shared_bytes_multiprocessor},
+      {cudaDevAttrL2CacheSize, &limits.l2_bytes},
   };
   for (const auto& [attribute, value] : wanted) {
     const cudaError_t error = cudaDeviceGetAttribute(value, attribute, device);

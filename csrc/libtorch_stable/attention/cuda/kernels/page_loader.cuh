@@ -51,6 +51,7 @@ class PageLoader {
                                                     : kOctet) {}
 
   __device__ __forceinline__ void run(ShareWalk walk) {
+    const uint64_t policy = cache_policy(walk.left <= plan_.brief_share);
     RingPlace at;
     Turn turn(group_);
     bool has_claimed = group_ != 0 || !loads_keys_ || lane_ != 0;
@@ -70,7 +71,7 @@ class PageLoader {
           has_claimed = true;
         }
         barriers_.wait_until_free(at);
-        fill(at.slot, chunk_of(walk, heads.first, tile, block), from);
+        fill(at.slot, chunk_of(walk, heads.first, tile, block), from, policy);
       }
     }
     if (!has_claimed) claim_arrivals(plan_);
@@ -138,7 +139,8 @@ class PageLoader {
     report_skipped(plan.skipped_blocks, seq * p.max_blocks + page, block);
   }
 
-  __device__ __forceinline__ void fill(int slot, const Chunk& chunk, const Cache* from) const {
+  __device__ __forceinline__ void fill(int slot, const Chunk& chunk, const Cache* from,
+                                       uint64_t policy) const {
     const StageLayout& stage = plan_.shared.stage;
     char* to =
         shared_ + plan_.shared.stages + slot * stage.bytes + (loads_keys_ ? 0 : stage.values);
@@ -149,7 +151,7 @@ class PageLoader {
       if (chunk.tokens > 0) {
         copy_bulk(to + lane_ * bytes,
                   reinterpret_cast<const char*>(from + chunk.block * block_stride_), bytes,
-                  barriers_.full(slot));
+                  barriers_.full(slot), policy);
       }
       if (loads_keys_) note_masks(slot, chunk);
       const int live = __popc(__ballot_sync(~0u, chunk.tokens > 0));

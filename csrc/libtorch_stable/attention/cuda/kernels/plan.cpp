@@ -20,6 +20,13 @@ constexpr int32_t kFloatBytes = 4;
 constexpr int64_t kLongestWholePage = kMaxTileWarps * kWarpTokens;
 // Tiles are not longer than this but for a page that is.
 constexpr int32_t kUsualTileWarps = 4;
+// So much under way in a multiprocessor saturates memory. More of it, and multiprocessors get less
+// even shares of the memory's rate: the last one is done later.
+constexpr int32_t kEnoughBytes = 96 * 1024;
+// A call that reads up to so many times what the L2 cache holds is mostly done before the cache has
+// written back what others left in it, if pages do not drive that out. Longer calls have to wait
+// for it anyway, and pages that drive out each other are up to 3 % slower.
+constexpr int64_t kBriefReads = 4;
 // A call has few units if there are so many multiprocessors for each, divided by the heads of a
 // unit: the more heads and the more blocks a unit has, the longer it takes to add up.
 constexpr int64_t kMultiprocessorsOfUnit = 10;
@@ -166,8 +173,15 @@ SharedLayout layout(const PagedAttentionParams& p, const AttentionPlan& plan, in
   return shared;
 }
 
-// What is under way in a multiprocessor hides the latency of memory: as many stages as fit, and two
-// groups of warps, so that one waits while the other computes. They are blocks of their own, so
+// Of those that there is room for: enough under way, and two for each group.
+int32_t enough_stages(int32_t room, int32_t stage_bytes, int32_t blocks, int32_t groups) {
+  const int32_t at_once = stage_bytes * blocks * groups;
+  const int32_t rounds = std::max((kEnoughBytes + at_once - 1) / at_once, 2);
+  return std::min(room, rounds * groups);
+}
+
+// What is under way in a multiprocessor hides the latency of memory: enough stages, and two groups
+// of warps, so that one waits while the other computes. They are blocks of their own, so
 // that one attends while the other adds up at the end of a unit; or where there are few units, one
 // block: fewer blocks share a unit, and less is added up. Or fewer and smaller ones. False if there
 // is no room for two stages of whole pages.
@@ -211,7 +225,7 @@ bool choose_stages(const PagedAttentionParams& p, const DeviceLimits& limits, At
         plan.groups = choice.groups;
         plan.tile_warps = choice.tile_warps;
         plan.warps = choice.groups * choice.tile_warps;
-        plan.stages = stages;
+        plan.stages = enough_stages(stages, shared.stage.bytes, choice.blocks, choice.groups);
         plan.shared = shared;
         blocks = choice.blocks;
         return true;
@@ -250,6 +264,7 @@ AttentionPlan plan_paged_attention(const PagedAttentionParams& p, const DeviceLi
   const int64_t per_sequence = std::min(most, std::max<int64_t>(tiles, 1) * plan.units);
   plan.grid = static_cast<int32_t>(std::min(most, per_sequence * std::min(p.num_seqs, most)));
   plan.few_blocks = std::min(plan.grid, limits.multiprocessors);
+  plan.brief_share = kBriefReads * limits.l2_bytes / plan.grid / plan.shared.stage.bytes;
   plan.by_grid = NarrowDivisor(plan.grid);
   plan.by_few_blocks = NarrowDivisor(plan.few_blocks);
   const int64_t units = p.num_seqs * plan.units;

@@ -75,7 +75,7 @@ struct StageLayout {
 // Bytes from the start of a block's shared memory.
 struct SharedLayout {
   StageLayout stage;
-  int32_t stages;
+  int32_t stages;          // room for as many as fit, of which plan.stages are used
   int32_t combine_values;  // where stages have been: StagedPieces (combine_units.cuh)
   int32_t combine_states;  // likewise
   int32_t combine_batch;   // pieces of a unit that there is room for in them at once
@@ -110,6 +110,8 @@ struct AttentionPlan {
   int32_t stages = 0;
   int32_t grid = 0;
   int32_t few_blocks = 0;  // of the grid: one for each multiprocessor
+  // Tiles: where a block has no more of them, pages make room in the L2 cache for each other first.
+  int64_t brief_share = 0;
   NarrowDivisor by_grid{1};
   NarrowDivisor by_few_blocks{1};
   bool may_align = false;         // shares may end where units do; tiles are below 2^31
@@ -124,6 +126,7 @@ struct DeviceLimits {
   int32_t multiprocessors;
   int32_t shared_bytes_block;  // opted in
   int32_t shared_bytes_multiprocessor;
+  int32_t l2_bytes;
 };
 
 // Everything but the workspace. There must be a sequence, a query head and a KV head.
