@@ -263,11 +263,13 @@ AttentionPlan plan_paged_attention(const PagedAttentionParams& p, const DeviceLi
   const int64_t tiles = (std::min(p.max_tokens, kLongest) + tile_tokens - 1) / tile_tokens;
   const int64_t per_sequence = std::min(most, std::max<int64_t>(tiles, 1) * plan.units);
   plan.grid = static_cast<int32_t>(std::min(most, per_sequence * std::min(p.num_seqs, most)));
-  plan.few_blocks = std::min(plan.grid, limits.multiprocessors);
+  const int64_t units = p.num_seqs * plan.units;
+  // More units than that have blocks of their own sooner than they share fewer.
+  plan.few_blocks =
+      units <= limits.multiprocessors ? std::min(plan.grid, limits.multiprocessors) : plan.grid;
   plan.brief_share = kBriefReads * limits.l2_bytes / plan.grid / plan.shared.stage.bytes;
   plan.by_grid = NarrowDivisor(plan.grid);
   plan.by_few_blocks = NarrowDivisor(plan.few_blocks);
-  const int64_t units = p.num_seqs * plan.units;
   plan.may_align = units <= plan.grid && units * tiles < NarrowDivisor::kEnd - plan.grid;
   return plan;
 }

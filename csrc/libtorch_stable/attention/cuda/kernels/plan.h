@@ -109,7 +109,7 @@ struct AttentionPlan {
   int32_t warps = 0;       // that compute: of all groups
   int32_t stages = 0;
   int32_t grid = 0;
-  int32_t few_blocks = 0;  // of the grid: one for each multiprocessor
+  int32_t few_blocks = 0;  // of the grid, for few tiles
   // Tiles: where a block has no more of them, pages make room in the L2 cache for each other first.
   int64_t brief_share = 0;
   NarrowDivisor by_grid{1};
