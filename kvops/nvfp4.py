@@ -81,13 +81,19 @@ def dequantize_nvfp4_cache(
         never written is read like the rest.
 
     Raises:
-        RuntimeError: a cache is not as above, or `kv_cache_dtype` is another string.
+        RuntimeError: a cache or a scale is not as above, or `kv_cache_dtype` is another string.
     """
     if kv_cache_dtype not in ("nvfp4", "nvfp4_linear"):
         raise RuntimeError(
             "kvops::dequantize_nvfp4_cache: kv_cache_dtype must be one of nvfp4, nvfp4_linear; "
             f"got {kv_cache_dtype!r}"
         )
+    for name, scale in (("k_scale", k_scale), ("v_scale", v_scale)):
+        if scale.dtype != torch.float32 or scale.numel() != 1:
+            raise RuntimeError(
+                f"kvops::dequantize_nvfp4_cache: {name} must be one float32 element, got "
+                f"{scale.dtype} {list(scale.shape)}"
+            )
     views = nvfp4_split_views(key_cache, value_cache)
     value_scales = views.value_scales
     if kv_cache_dtype == "nvfp4":
@@ -146,6 +152,6 @@ def _out_of_tiles(scales: Tensor) -> Tensor:
 def _dequantize(data: Tensor, scales: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
     numbers = torch.tensor([*_MAGNITUDES, *(-value for value in _MAGNITUDES)], device=data.device)
     codes = torch.stack([data & 0xF, data >> 4], dim=-1).flatten(-2)
-    factors = scales.float() * scale.float()
+    factors = scales.float() * scale.reshape(())
     groups = numbers[codes.long()].unflatten(-1, (-1, GROUP_ELEMS)) * factors.unsqueeze(-1)
     return groups.flatten(-2).to(dtype)
