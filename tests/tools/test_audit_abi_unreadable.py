@@ -118,15 +118,30 @@ def test_without_symbols(compile_library, capsys):
     _assert_unreadable(library, "the dynamic symbol table is empty", capsys)
 
 
-def test_section_headers_that_name_another_table(good, tmp_path, capsys):
-    content = bytearray(good.read_bytes())
+DYNSYM, STRTAB = 11, 3
+SH_ADDR, SH_OFFSET, SH_SIZE = 0x10, 0x18, 0x20
+
+
+@pytest.mark.parametrize(
+    ("kind", "field", "value", "reason"),
+    [
+        (DYNSYM, SH_ADDR, 0xBAD, "another symbol table than the loader's"),
+        (DYNSYM, SH_OFFSET, 0x40, "another symbol table than the loader's"),
+        (STRTAB, SH_OFFSET, 0x40, "another symbol table than the loader's"),
+        (DYNSYM, SH_SIZE, 2 * 24, "end the symbol table before the loader's ends"),
+    ],
+)
+def test_section_headers_that_name_another_table(
+    kind, field, value, reason, compile_library, tmp_path, capsys
+):
+    content = bytearray(compile_library(BROKEN).read_bytes())
     table, count = struct.unpack_from("<Q", content, 0x28)[0], content[0x3C]
-    for header in range(table, table + 64 * count, 64):
-        if struct.unpack_from("<I", content, header + 4)[0] == 11:  # SHT_DYNSYM
-            struct.pack_into("<Q", content, header + 0x10, 0xBAD)  # sh_addr
+    headers = range(table, table + 64 * count, 64)
+    header = next(h for h in headers if struct.unpack_from("<I", content, h + 4)[0] == kind)
+    struct.pack_into("<Q", content, header + field, value)
     path = tmp_path / "x.so"
     path.write_bytes(content)
-    _assert_unreadable(path, "another symbol table than the loader's", capsys)
+    _assert_unreadable(path, reason, capsys)
 
 
 def test_missing_file(tmp_path, capsys):

@@ -14,7 +14,7 @@ from typing import BinaryIO
 from elftools.elf.dynamic import DynamicSegment
 from elftools.elf.elffile import ELFFile
 from elftools.elf.gnuversions import GNUVerNeedSection, GNUVerSymSection
-from elftools.elf.sections import Symbol, SymbolTableSection
+from elftools.elf.sections import Section, Symbol, SymbolTableSection
 
 # STB_GNU_UNIQUE has the number of STB_LOOS, which is the name pyelftools gives it.
 _BINDINGS_SEEN_BY_LOADER = ("STB_GLOBAL", "STB_WEAK", "STB_LOOS")
@@ -114,10 +114,26 @@ def _symbol_table(elf: ELFFile, dynamic: DynamicSegment) -> SymbolTableSection:
     table = next((s for s in elf.iter_sections() if s["sh_type"] == "SHT_DYNSYM"), None)
     if not isinstance(table, SymbolTableSection):
         raise Unreadable("no dynamic symbol table (stripped?)")
-    addresses = [t["d_ptr"] for t in dynamic.iter_tags("DT_SYMTAB")]
-    if addresses != [table["sh_addr"]]:
-        raise Unreadable("its section headers name another symbol table than the loader's")
+    _check_place(elf, dynamic, "DT_SYMTAB", table)
+    _check_place(elf, dynamic, "DT_STRTAB", elf.get_section(table["sh_link"]))
+    if table.num_symbols() < _symbols_hashed(dynamic):
+        raise Unreadable("its section headers end the symbol table before the loader's ends")
     return table
+
+
+def _check_place(elf: ELFFile, dynamic: DynamicSegment, tag: str, section: Section) -> None:
+    """The section is where the loader looks, in memory and in the file."""
+    addresses = [t["d_ptr"] for t in dynamic.iter_tags(tag)]
+    offsets = [next(elf.address_offsets(address), None) for address in addresses]
+    if (addresses, offsets) != ([section["sh_addr"]], [section["sh_offset"]]):
+        raise Unreadable("its section headers name another symbol table than the loader's")
+
+
+def _symbols_hashed(dynamic: DynamicSegment) -> int:
+    """How many symbols the loader's hash table speaks of: all, where anything is exported."""
+    if any(next(dynamic.iter_tags(tag), None) for tag in ("DT_GNU_HASH", "DT_HASH")):
+        return int(dynamic.num_symbols())
+    return 0
 
 
 def _is_undefined(symbol: Symbol) -> bool:
