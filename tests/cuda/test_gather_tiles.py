@@ -114,15 +114,15 @@ WIDTHS_AND_ROWS = [
     *[(1152, rows) for rows in (938, 939, 1023, 1024, 1025)],
     *[(272, rows) for rows in (4607, 4608, 4609)],
     *[(144, rows) for rows in (7679, 7680, 7681)],
-    *[(128, 8500), (1136, 1153), (9600, 113), (40_000, 97)],
+    *[(128, 8500), (1136, 1153), (9600, 113), (40_000, 97), (524_288, 3), (524_304, 3)],
 ]
 
 
 @pytest.mark.parametrize("requests", [1, 31, 32])
 @pytest.mark.parametrize("width, rows", WIDTHS_AND_ROWS)
 def test_rows_of_few_requests(width: int, rows: int, requests: int, device: str) -> None:
-    """Blocks that end where a row does, and inside; rows so narrow, or requests so many, that a
-    warp's lanes do not suffice; addresses that are multiples of 16 bytes or not."""
+    """Blocks that end where a row does, and inside; rows so narrow or wide, or requests so many,
+    that a warp's lanes do not suffice; addresses that are multiples of 16 bytes or not."""
     cache = random_bits([BLOCKS, BLOCK_SIZE, width], torch.uint8, torch.Generator())
     table, starts, seq_starts = tables(requests, rows, descending=False)
     for shift in (0, 16, 4, 1):

@@ -112,6 +112,40 @@ def test_each_tensor_far_apart(case: OpCase, sample: Sample, extra: int, device:
     assert accepted
 
 
+def assert_gathers(cache: Tensor, dst: Tensor) -> None:
+    """Rows of one request from two blocks in turns."""
+    block_size, rows = cache.size(1), dst.size(0)
+    table = (torch.arange(-(-rows // block_size)) % 2).int()[None].to(cache.device)
+    starts = torch.tensor([0, rows], dtype=torch.int32, device=cache.device)
+    for block in cache:
+        block.random_(256)
+    kvops.cp_gather_cache(cache, dst, table, starts, 1)
+    for row in range(rows):
+        page, offset = divmod(row, block_size)
+        assert torch.equal(dst[row], cache[page % 2, offset])
+
+
+@pytest.mark.parametrize("last_entry", [2**32 - 2, 2**32 - 1, 2**32 + 1])
+def test_gather_from_blocks_far_apart(last_entry: int, device: str) -> None:
+    """Odd addresses, so that entries are counted in bytes, in 32 bits if that is enough."""
+    block_size, width, rows = 3, 1151, 100
+    require_bytes(last_entry)
+    stride = last_entry - (block_size - 1) * width
+    storage = torch.empty(last_entry + width, dtype=torch.uint8, device=device)
+    cache = storage.as_strided([2, block_size, width], [stride, width, 1])
+    assert_gathers(cache, torch.zeros(rows, width, dtype=torch.uint8, device=device))
+
+
+@pytest.mark.parametrize("stride", [2**32 - 16, 2**32])
+def test_gather_to_rows_far_apart(stride: int, device: str) -> None:
+    """Rows so wide that three of them are many units."""
+    width, rows = 2**19, 3
+    require_bytes(2 * stride + width)
+    storage = torch.empty(2 * stride + width, dtype=torch.uint8, device=device)
+    cache = torch.empty(2, 1, width, dtype=torch.uint8, device=device)
+    assert_gathers(cache, storage.as_strided([rows, width], [stride, 1]))
+
+
 def test_swaps_of_blocks_far_into_a_pool(device: str) -> None:
     block_bytes, blocks = 1 << 20, 5000
     require_bytes(2 * blocks * block_bytes)

@@ -37,12 +37,14 @@ struct EntryMover {
   __device__ const char* locate(const Entry& entry, int) const {
     return entry_address(rows, entry);
   }
+  __device__ char* place(int64_t row, int) const { return row_address(rows, row); }
   __device__ static float scale() { return 1.0f; }
 };
 
 template <class Unit>
 struct CopyRows : EntryMover {
   using Loaded = Unit;
+  static constexpr int kAlignment = sizeof(Unit);
 
   int64_t columns;
 
@@ -52,8 +54,8 @@ struct CopyRows : EntryMover {
   __device__ static Unit load(const char* entry, int64_t column) {
     return reinterpret_cast<const Unit*>(entry)[column];
   }
-  __device__ void store(int64_t row, int64_t column, const Unit& unit, float) const {
-    store_words(reinterpret_cast<Unit*>(row_address(rows, row)) + column, unit);
+  __device__ static void store(char* to, int64_t column, const Unit& unit, float) {
+    store_words(reinterpret_cast<Unit*>(to) + column, unit);
   }
 };
 
@@ -78,6 +80,9 @@ struct CopyKeysAndScales {
   __device__ const char* locate(const Entry& entry, int part) const {
     return entry_address(part == 0 ? keys.rows : scales.rows, entry);
   }
+  __device__ char* place(int64_t row, int part) const {
+    return row_address(part == 0 ? keys.rows : scales.rows, row);
+  }
   __device__ static float scale() { return 1.0f; }
   __device__ Loaded load(const char* entry, int64_t column) const {
     Loaded loaded;
@@ -88,11 +93,11 @@ struct CopyKeysAndScales {
     }
     return loaded;
   }
-  __device__ void store(int64_t row, int64_t column, const Loaded& loaded, float) const {
+  __device__ void store(char* to, int64_t column, const Loaded& loaded, float) const {
     if (part(column) == 0) {
-      keys.store(row, column, loaded.key, 1.0f);
+      keys.store(to, column, loaded.key, 1.0f);
     } else {
-      scales.store(row, column - keys.columns, loaded.scale, 1.0f);
+      scales.store(to, column - keys.columns, loaded.scale, 1.0f);
     }
   }
 };

@@ -61,9 +61,9 @@ __global__ void __launch_bounds__(kRunThreads)
   __shared__ uint64_t barriers[kRunThreads / 32];
   const uint32_t lane = threadIdx.x % 32u;
   uint64_t* const barrier = &barriers[threadIdx.x / 32u];
-  const int64_t wanted_row = int64_t{blockIdx.x} * kRunThreads + threadIdx.x;
-  const bool has_row = wanted_row < tables.num_rows;
-  const int32_t row = has_row ? static_cast<int32_t>(wanted_row) : tables.num_rows - 1;
+  const uint32_t first_row = blockIdx.x * kRunThreads + threadIdx.x / 32u * 32u;
+  const LaneRow lane_row = neighbour_row(tables, first_row, lane);
+  const int32_t row = lane_row.row;
   const LaneStarts own = read_lane_starts<true>(tables, lane);
   prefetch_line(tables, static_cast<int>(threadIdx.x));
   if (lane == 0) {
@@ -71,7 +71,7 @@ __global__ void __launch_bounds__(kRunThreads)
     fence_shared_bulk();
   }
   bool sound;
-  const Entry entry = find_by_lanes(tables, own, has_row, row, -1, -1, 0, sound);
+  const Entry entry = find_by_lanes(tables, own, lane_row, -1, -1, 0, sound);
   const bool found = entry.block >= 0;
   const char* const from = found ? entry_address(keys, entry) : nullptr;
   const uint32_t row_bytes = static_cast<uint32_t>(keys.row_bytes);
@@ -86,7 +86,7 @@ __global__ void __launch_bounds__(kRunThreads)
     wait_for_bytes(barrier, 0);
     store_bulk(row_address(keys, row), buffer, run_bytes);
     wait_for_stores<0>();
-  } else if (has_row && !found) {
+  } else if (lane_row.exists && !found) {
     report_lane_row(tables, reports, sound, row);
   }
   if (__builtin_expect(!sound && blockIdx.x == 0, false)) report_lane_starts(tables, reports);

@@ -12,6 +12,7 @@ template <class Fp8, class T, bool kIsWide>
 struct DequantizeRows : EntryMover {
   static constexpr int kUnitElems = kIsWide ? 16 / sizeof(T) : 1;
   using Loaded = Packed<Fp8, kUnitElems>;
+  static constexpr int kAlignment = sizeof(Loaded);
 
   int64_t columns;
   const float* scale_pointer;
@@ -23,8 +24,7 @@ struct DequantizeRows : EntryMover {
   __device__ static Loaded load(const char* entry, int64_t column) {
     return reinterpret_cast<const Loaded*>(entry)[column];
   }
-  __device__ void store(int64_t row, int64_t column, const Loaded& bytes, float scale) const {
-    char* const to = row_address(rows, row);
+  __device__ static void store(char* to, int64_t column, const Loaded& bytes, float scale) {
     if constexpr (kIsWide) {
       store_words(reinterpret_cast<uint4*>(to) + column, widen_scaled<Fp8>(bytes, scale, T{}));
     } else {

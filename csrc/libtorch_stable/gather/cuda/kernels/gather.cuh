@@ -31,10 +31,12 @@ inline constexpr int kGatherBlocks = 4;
 #endif
 
 // Mover: a row has `columns` units, in one part or two that lie apart; `part(column)` says which,
-// and `locate(entry, part)` where that part of an entry is. `load(entry_address, column)` reads a
-// unit, `store(row, column, loaded, scale)` writes what becomes of it; `scale()` is read once,
-// before anything is waited for. Blocks are (lanes, slots): a slot's lanes take the columns of a
-// row. A block has no fewer threads than its tile has rows, `tile_rows`.
+// and `locate(entry, part)` where that part of an entry is, `place(row, part)` where that of a row.
+// `load(entry_address, column)` reads a unit, `store(row_address, column, loaded, scale)` writes
+// what becomes of it; `scale()` is read once, before anything is waited for. Entries are at
+// multiples of `kAlignment` bytes from the first.
+// Blocks are (lanes, slots): a slot's lanes take the columns of a row. A block has no fewer threads
+// than its tile has rows, `tile_rows`.
 template <class Mover>
 __global__ void __launch_bounds__(kMaxGatherThreads, kGatherBlocks)
     gather_kernel(const __grid_constant__ GatherTables tables, int tile_rows,
@@ -81,7 +83,7 @@ __global__ void __launch_bounds__(kMaxGatherThreads, kGatherBlocks)
 #pragma unroll
       for (int j = 0; j < kRowsAtOnce; ++j) {
         if (from[j] == nullptr) continue;
-        mover.store(first + base + j * slots, column, values[j], scale);
+        mover.store(mover.place(first + base + j * slots, part), column, values[j], scale);
       }
     }
   }
@@ -126,7 +128,7 @@ cudaError_t launch_gather(const GatherCall& call, const Mover& mover) {
   if (call.tables.num_rows == 0 || mover.columns == 0) return cudaSuccess;
   if (are_few(call, mover.columns)) return launch_gather_few(call, mover);
   if constexpr (Mover::kParts == 1) {
-    if (lanes_suffice_for_rows(call, mover.columns)) return launch_gather_lanes(call, mover);
+    if (lanes_suffice_for_rows(call, mover)) return launch_gather_lanes(call, mover);
   }
   return launch_tiles(call, mover);
 }

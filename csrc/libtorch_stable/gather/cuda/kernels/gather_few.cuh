@@ -59,11 +59,13 @@ __global__ void __launch_bounds__(kFewThreads)
   if (tables.token_to_seq != nullptr) request = read_index(tables.token_to_seq + row);
   const float scale = mover.scale();
   bool sound;
+  const LaneRow lane_row = {row, of_lane(row, 0), of_lane(row, 31), has_unit};
   const Entry entry =
-      find_by_lanes(tables, own, has_unit, row, request, early_block, shape.early.num_pages, sound);
+      find_by_lanes(tables, own, lane_row, request, early_block, shape.early.num_pages, sound);
   if (__builtin_expect(entry.block >= 0, true)) {
-    const char* const from = mover.locate(entry, mover.part(column));
-    mover.store(row, column, mover.load(from, column), scale);
+    const int part = mover.part(column);
+    const char* const from = mover.locate(entry, part);
+    mover.store(mover.place(row, part), column, mover.load(from, column), scale);
   } else if (has_unit && column == 0) {
     report_lane_row(tables, reports, sound, row);
   }

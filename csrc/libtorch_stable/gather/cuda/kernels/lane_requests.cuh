@@ -47,11 +47,26 @@ __device__ __forceinline__ LaneStarts read_lane_starts(const GatherTables& t, ui
   return own;
 }
 
-// As RowStarts::are_sound.
-__device__ __forceinline__ bool are_sound(const GatherTables& t, const LaneStarts& own) {
-  const bool is_bad = own.row < __shfl_up_sync(~0u, own.row, 1) || own.sequence < 0 ||
-                      static_cast<uint32_t>(own.row) > static_cast<uint32_t>(t.dst_rows);
-  return __any_sync(~0u, is_bad) == 0;
+// Whether it is the lane's starts that are not sound, as RowStarts::are_sound.
+__device__ __forceinline__ bool is_bad(const GatherTables& t, const LaneStarts& own) {
+  return own.row < __shfl_up_sync(~0u, own.row, 1) || own.sequence < 0 ||
+         static_cast<uint32_t>(own.row) > static_cast<uint32_t>(t.dst_rows);
+}
+
+// The row of a lane; rows do not descend from lane to lane.
+struct LaneRow {
+  int32_t row;
+  int32_t first;  // that of lane 0
+  int32_t last;   // that of lane 31
+  bool exists;    // if not, another's
+};
+
+// From `first` on, one for each lane.
+__device__ __forceinline__ LaneRow neighbour_row(const GatherTables& t, uint32_t first,
+                                                 uint32_t lane) {
+  const uint32_t last = static_cast<uint32_t>(t.num_rows) - 1;
+  return {static_cast<int32_t>(min(first + lane, last)), static_cast<int32_t>(first),
+          static_cast<int32_t>(min(first + 31, last)), first + lane <= last};
 }
 
 // Where each lane read a block before it was known which are needed: `num_pages` of each request,
@@ -71,58 +86,73 @@ __device__ __forceinline__ int32_t read_early_block(const GatherTables& t, const
       (at.quotient * static_cast<uint32_t>(t.block_table_stride_elems) + at.remainder));
 }
 
-// The request of the lane's row, if starts are sound and rows do not descend from lane to lane; ~0u
-// if there is none.
-__device__ __forceinline__ uint32_t request_by_starts(const LaneStarts& own, int32_t row) {
-  const auto last_up_to = [&own](int32_t lane_row) {
-    return static_cast<uint32_t>(__popc(__ballot_sync(~0u, own.row <= lane_row)) - 1);
+// The request of the lane's row, if starts are sound; ~0u if there is none.
+__device__ __forceinline__ uint32_t request_by_starts(const LaneStarts& own, const LaneRow& at) {
+  const auto last_up_to = [&own](int32_t row) {
+    return static_cast<uint32_t>(__popc(__ballot_sync(~0u, own.row <= row)) - 1);
   };
-  uint32_t request = last_up_to(of_lane(row, 0));
+  uint32_t request = last_up_to(at.first);
   // A warp has rows of one request, most often.
-  if (__builtin_expect(request == last_up_to(of_lane(row, 31)), true)) return request;
+  if (__builtin_expect(request == last_up_to(at.last), true)) return request;
   request = ~0u;
 #pragma unroll
   for (uint32_t step = 16; step > 0; step /= 2) {
-    if (of_lane(own.row, request + step) <= row) request += step;
+    if (of_lane(own.row, request + step) <= at.row) request += step;
   }
   return request;
+}
+
+// What block_table has to be asked for.
+struct LanePosition {
+  uint32_t request;
+  uint32_t position;  // of the row, in its request's sequence
+  uint32_t page;
+  bool exists;  // if not, they are 0, and the position is any
+};
+
+// `token_request`: what token_to_seq says of the lane's row, if there is one.
+__device__ __forceinline__ LanePosition find_position(const GatherTables& t, const LaneStarts& own,
+                                                      const LaneRow& at, int32_t token_request) {
+  uint32_t request = static_cast<uint32_t>(token_request);
+  if (t.token_to_seq == nullptr) request = request_by_starts(own, at);
+  const bool has_request = at.exists && request < static_cast<uint32_t>(t.num_requests);
+  const uint32_t owner = has_request ? request : 0;
+  const int32_t first = of_lane(own.row, owner);
+  const int32_t end = of_lane(own.row, owner + 1);
+  const uint32_t position =
+      static_cast<uint32_t>(of_lane(own.sequence, owner)) + static_cast<uint32_t>(at.row - first);
+  const bool exists = has_request && first <= at.row && at.row < end && position < t.positions;
+  return {owner, position, t.block_size.narrow_quotient(exists ? position : 0), exists};
+}
+
+__device__ __forceinline__ int32_t read_block(const GatherTables& t, const LanePosition& at) {
+  return t.block_table[at.request * static_cast<uint32_t>(t.block_table_stride_elems) + at.page];
 }
 
 static __device__ __noinline__ Entry find_among_unsound(const GatherTables& t, int32_t row) {
   return find_entry(t, {t.row_starts, t.seq_starts, false}, -1, row);
 }
 
-// Of the lane's row; rows do not descend from lane to lane. `token_request`: what token_to_seq says
-// of it, if there is one; `early_block` is of read_early_block if `num_early_pages` is not 0.
+// Of the lane's row. `token_request` as above; `early_block` is of read_early_block if
+// `num_early_pages` is not 0.
 __device__ __forceinline__ Entry find_by_lanes(const GatherTables& t, const LaneStarts& own,
-                                               bool has_row, int32_t row, int32_t token_request,
+                                               const LaneRow& row, int32_t token_request,
                                                int32_t early_block, uint32_t num_early_pages,
                                                bool& starts_are_sound) {
-  const bool by_token = t.token_to_seq != nullptr;
-  uint32_t request = static_cast<uint32_t>(token_request);
-  if (!by_token) request = request_by_starts(own, row);
-  const bool exists = has_row && request < static_cast<uint32_t>(t.num_requests);
-  const uint32_t owner = exists ? request : 0;
-  const int32_t first = of_lane(own.row, owner);
-  const int32_t end = of_lane(own.row, owner + 1);
-  const uint32_t position =
-      static_cast<uint32_t>(of_lane(own.sequence, owner)) + static_cast<uint32_t>(row - first);
-  bool found = exists && first <= row && row < end && position < t.positions;
-  const uint32_t page = t.block_size.narrow_quotient(found ? position : 0);
-  const bool is_early = page < num_early_pages;
+  const LanePosition at = find_position(t, own, row, token_request);
+  const bool is_early = at.page < num_early_pages;
   int32_t block = -1;
   if (num_early_pages != 0) {
-    block = of_lane(early_block, is_early ? owner * num_early_pages + page : 0);
+    block = of_lane(early_block, is_early ? at.request * num_early_pages + at.page : 0);
   }
-  if (found && !is_early) {
-    block = t.block_table[owner * static_cast<uint32_t>(t.block_table_stride_elems) + page];
-  }
-  starts_are_sound = are_sound(t, own);
-  found = found && static_cast<uint32_t>(block) < static_cast<uint32_t>(t.num_blocks);
-  Entry entry = {found ? block : -1, t.block_size.remainder(position, page)};
+  if (at.exists && !is_early) block = read_block(t, at);
+  starts_are_sound = __any_sync(~0u, is_bad(t, own)) == 0;
+  const bool found =
+      at.exists && static_cast<uint32_t>(block) < static_cast<uint32_t>(t.num_blocks);
+  Entry entry = {found ? block : -1, t.block_size.remainder(at.position, at.page)};
   // Several requests may claim a row.
-  if (__builtin_expect(!starts_are_sound && !by_token && has_row, false)) {
-    entry = find_among_unsound(t, row);
+  if (__builtin_expect(!starts_are_sound && t.token_to_seq == nullptr && row.exists, false)) {
+    entry = find_among_unsound(t, row.row);
   }
   return entry;
 }

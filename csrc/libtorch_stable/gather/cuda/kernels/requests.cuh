@@ -98,7 +98,7 @@ __device__ __forceinline__ RowStarts load_starts(const GatherTables& t, int32_t*
 // would else all wait for the memory once more.
 __device__ __forceinline__ void prefetch_line(const GatherTables& t, int thread) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
-  const int64_t elem = int64_t{blockIdx.x} * 32;
+  const uint32_t elem = blockIdx.x * 32u;  // for 2^27 blocks and more, of some other line
   if (thread == 0 && elem < t.table_elems) {
     asm volatile("prefetch.global.L2 [%0];" ::"l"(__cvta_generic_to_global(t.block_table + elem)));
   }

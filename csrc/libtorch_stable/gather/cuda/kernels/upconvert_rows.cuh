@@ -11,6 +11,7 @@ namespace kvops::kernels {
 
 template <bool kAligned>
 struct UpconvertRows : EntryMover {
+  static constexpr int kAlignment = kAligned ? 16 : 1;
   static constexpr int64_t kUnitElems = 8;
   static constexpr int64_t kLatentColumns = kDsMlaLatentElems / kUnitElems;
   static constexpr int64_t columns = kDsMlaRowElems / kUnitElems;
@@ -43,12 +44,12 @@ struct UpconvertRows : EntryMover {
     return {load_word<uint2>(entry + (is_rope(column) ? rope_byte : column * kUnitElems)),
             load_word<uint2>(entry + (is_rope(column) ? rope_byte + 8 : scales_byte))};
   }
-  __device__ void store(int64_t row, int64_t column, const Loaded& loaded, float) const {
+  __device__ static void store(char* row, int64_t column, const Loaded& loaded, float) {
     const uint32_t scale = tile(column) % 2 == 0 ? loaded.second.x : loaded.second.y;
     const uint4 words =
         is_rope(column) ? uint4{loaded.first.x, loaded.first.y, loaded.second.x, loaded.second.y}
                         : widen_scaled<e4m3_t>(loaded.first, __uint_as_float(scale), bfloat16_t{});
-    char* const to = row_address(rows, row) + column * 16;
+    char* const to = row + column * 16;
     if constexpr (kAligned) {
       store_words(reinterpret_cast<uint4*>(to), words);
     } else {
