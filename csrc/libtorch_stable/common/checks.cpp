@@ -84,7 +84,15 @@ std::string list_text(const int64_t* values, int64_t count) {
   return text.str();
 }
 
+// Passed where a tensor belongs; torch makes an undefined tensor with sizes [0] of it.
+bool is_none(const Tensor& tensor) {
+  bool defined = true;
+  aoti_torch_is_defined(tensor.get(), &defined);
+  return !defined;
+}
+
 std::string device_text(const Tensor& tensor) {
+  if (is_none(tensor)) return "None";
   const int32_t type = tensor.device_type();
   if (type == kCpu) return "cpu";
   if (type == aoti_torch_device_type_meta()) return "meta";
@@ -121,13 +129,6 @@ int64_t span_elems(const Tensor& tensor) {
     last += (sizes[i] - 1) * strides[i];
   }
   return last + 1;
-}
-
-// Passed where a tensor belongs; torch makes an undefined tensor with sizes [0] of it.
-bool is_none(const Tensor& tensor) {
-  bool defined = true;
-  aoti_torch_is_defined(tensor.get(), &defined);
-  return !defined;
 }
 
 // Returns whether there is any element.
