@@ -117,10 +117,14 @@ is_int = pytest.mark.parametrize(
 )
 
 
-def params_where(choose: Callable[[OpCase, str], bool]) -> list[Any]:
+def params_where(choose: Callable[[OpCase, str], bool], *, every_kind: bool = False) -> list[Any]:
     """Those of the tensor arguments whose operator and name are chosen."""
-    params = argument_params(lambda value: isinstance(value, Tensor))
-    return [param for param in params if choose(param.values[0], param.values[2])]
+    found = []
+    for param in argument_params(lambda value: isinstance(value, Tensor)):
+        case, sample, name = param.values
+        if choose(case, name) and (every_kind or sample is kinds(case)[0]):
+            found.append(param)
+    return found
 
 
 def is_required(case: OpCase, name: str) -> bool:
@@ -136,7 +140,7 @@ def is_written(case: OpCase, name: str) -> bool:
     return entry_name(name) in (*case.outputs, *case.scratch)
 
 
-@pytest.mark.parametrize(("case", "sample", "name"), params_where(is_required))
+@pytest.mark.parametrize(("case", "sample", "name"), params_where(is_required, every_kind=True))
 def test_none(case: OpCase, sample: Sample, name: str) -> None:
     """torch takes it for any tensor. It is refused, unless the call has no use for the argument."""
     valid = make_call(case, sample, "cpu")
