@@ -21,7 +21,7 @@ SOURCES = ROOT / "csrc" / "libtorch_stable"
 NATIVE = Path(__file__).resolve().parent / "native"
 DRIVER_LAYER = (
     *("driver_entry", "driver_copies", "memory_map", "copy_plan", "block_order"),
-    *("path_model", "path_choice"),
+    *("path_model", "path_choice", "host_pace"),
 )
 HEADERS_12_8 = "nvidia-cuda-runtime-cu12==12.8.*"
 
@@ -106,6 +106,7 @@ class Layer:
         self.library.harness_copy_2d.restype = ctypes.c_int64
         self.library.harness_plan.restype = ctypes.c_int64
         self.library.harness_lead.restype = ctypes.c_int64
+        self.library.harness_host_pace.restype = ctypes.c_double
         self.library.harness_max_descriptors.restype = ctypes.c_int64
 
     def set(self, **values: int) -> None:
@@ -173,6 +174,11 @@ class Layer:
             lists[LISTS[list_index]].append(tuple(copy))
         return lists
 
+    def plans_alike(self, rows: Sequence[Row], most: int) -> bool:
+        """Whether planning up to so many rows at once comes to the same as one by one."""
+        numbers = ctypes.c_int64(len(rows)), 0, ctypes.c_int64(most)
+        return bool(self.library.harness_plans_alike(*_columns(rows), *numbers))
+
     def copy_2d(self, rows: Sequence[Row]) -> int:
         """The rows at the front that are one 2-D copy, copied if there are two; how many."""
         message = ctypes.create_string_buffer(1000)
@@ -194,19 +200,27 @@ class Layer:
         capturing: bool = False,
         on_default_stream: bool = False,
         strided: bool = False,
+        host_pace: float = 0,
     ) -> str:
         """The path for scattered copies, or whether rows are one copy ("strided" or "")."""
         path = self.library.harness_choose(
             *(allowed, int(has_batch), int(capturing), int(on_default_stream)),
             *(LISTS.index(kind), int(strided), ctypes.c_int64(copies)),
-            ctypes.c_int64(copies * copy_bytes),
+            *(ctypes.c_int64(copies * copy_bytes), ctypes.c_double(host_pace)),
         )
         return "+".join(name for name, bit in PATHS.items() if bit & path)
 
-    def lead(self, kind: str, copies: int, copy_bytes: int) -> int:
+    def lead(self, kind: str, copies: int, copy_bytes: int, *, host_pace: float = 0) -> int:
         """How many of the first copies of a led batch are the kernel's; 0 if there can be none."""
         number = ctypes.c_int64(copies), ctypes.c_int64(copies * copy_bytes)
-        return self.library.harness_lead(LISTS.index(kind), *number)
+        return self.library.harness_lead(LISTS.index(kind), *number, ctypes.c_double(host_pace))
+
+    def host_pace(self, measured: float | None = None) -> float:
+        """What is known of the host; after a batch that measured so many microseconds a copy."""
+        return self.library.harness_host_pace(ctypes.c_double(measured or 0))
+
+    def note_slow_host(self) -> None:
+        self.library.harness_note_slow_host()
 
     def order_is_free(
         self, src: int, dst: int, pairs: Sequence[tuple[int, int]], block_bytes: int

@@ -196,3 +196,27 @@ def test_order_of_many_blocks(layer: Layer) -> None:
     pairs = [(i, 99_999 - i) for i in range(50_000)]
     assert layer.order_is_free(10**9, 10**9, pairs, 4096)
     assert not layer.order_is_free(10**9, 10**9, [*pairs, (99_999, 60_000)], 4096)
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("most", [0, 1, 7, 115, 5000])
+def test_many_entries_at_once_are_planned_like_one_by_one(
+    known: Layer, most: int, seed: int
+) -> None:
+    """Runs of neighbours, entries that copy nothing, and now and then other memory."""
+    random = Random(seed)
+    rows = []
+    src, dst = HOST, GPU
+    for _ in range(500):
+        size = random.choice([0, 16, 64, 64, 64])
+        if random.random() < 0.3:
+            src += random.choice([0, 64])
+            dst += random.choice([0, 64])
+        if random.random() < 0.02:
+            ends = random.choice(list(DIRECTIONS.values()))
+            src, dst = (end + 64 * random.randrange(1000) for end in ends[:2])
+        rows.append((src, dst, size))
+        src, dst = src + size, dst + size
+        if random.random() < 0.02:
+            rows.append((src, src, 64))
+    assert known.plans_alike(rows, most)

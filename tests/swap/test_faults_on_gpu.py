@@ -53,6 +53,7 @@ for name, ends in PINNED.items():
         tables.append(torch.full((COUNT,), SIZE))
         before = dst.clone()
         torch.cuda.synchronize()
+        kvops.swap.use_calibration(None)  # and nothing is known of the host
         os.environ["KVOPS_TEST_FAULT"] = f"{{FAULT}}:{{name}} {{make_stream}}"
         with torch.cuda.stream(make_stream()), kvops.swap.use_path(PATH):
             try:

@@ -24,7 +24,6 @@ LED = "kernel+batch"
         (32768, 4 * KIB, "kernel"),
         (64, 32 * KIB, "kernel"),
         (256, 32 * KIB, "kernel"),
-        (4096, 32 * KIB, "kernel"),
         (512, 41 * KIB, LED),
         (1024, 41 * KIB, LED),
         (5, 2048 * KIB, "batch"),
@@ -46,6 +45,44 @@ def test_what_the_kernel_takes_ahead_of_a_batch(layer: Layer, kind: str) -> None
     assert 0.05 < large < small <= 1 / 3
     for copies, size in ((4096, 4 * KIB), (1024, 512), (8, 32 * KIB), (1, 4096 * KIB)):
         assert layer.lead(kind, copies, size) == 0
+
+
+@pytest.mark.parametrize("kind", LINK)
+def test_where_the_host_s_pace_decides(layer: Layer, kind: str) -> None:
+    """A host slower than the kernel, one that a lead makes up for, one quicker than the link."""
+    for pace, path in ((0.85, "kernel"), (0.6, LED), (0.45, "batch")):
+        for copies in (1024, 4096):
+            assert layer.choose(kind, copies, 32 * KIB, host_pace=pace) == path
+        assert layer.choose(kind, 64, 32 * KIB, host_pace=pace) == "kernel"
+        assert layer.choose(kind, 4096, 4 * KIB, host_pace=pace) == "kernel"
+        assert layer.choose(kind, 1024, 256 * KIB, host_pace=pace) == "batch"
+    leads = [layer.lead(kind, 4096, 32 * KIB, host_pace=pace) for pace in (0.45, 0.56, 0.6)]
+    assert 16 <= leads[0] < leads[1] < leads[2] <= 4096 // 3
+
+
+@pytest.mark.parametrize("kind", LINK)
+def test_a_pace_that_nobody_knows_is_measured(layer: Layer, kind: str) -> None:
+    """By the last copies of a call that it would have mattered for: five calls' worth."""
+    measured = 32 + 40 + 50 + 62 + 77
+    for copies in (1024, 4096):
+        assert layer.choose(kind, copies, 32 * KIB) == LED
+        assert layer.lead(kind, copies, 32 * KIB) == copies - measured
+        assert layer.lead(kind, copies, 32 * KIB, host_pace=0.85) == 0
+    for less in ({"allowed": PATHS["kernel"]}, {"capturing": True}, {"has_batch": False}):
+        assert layer.choose(kind, 1024, 32 * KIB, **less) == "kernel"
+    for copies, size in ((256, 32), (1024, 24)):
+        assert layer.choose(kind, copies, size * KIB) == "kernel"
+
+
+def test_what_is_remembered_of_the_host(layer: Layer) -> None:
+    assert layer.host_pace() == 0
+    assert layer.host_pace(0.8) == 0.8
+    assert layer.host_pace(0.6) == pytest.approx(0.7)
+    assert layer.host_pace(0.8) == pytest.approx(0.75)
+    for _ in range(64):
+        assert layer.host_pace() > 0
+        layer.note_slow_host()
+    assert layer.host_pace() == 0  # time to look again
 
 
 @pytest.mark.parametrize("kind", LINK)

@@ -197,7 +197,7 @@ def test_any_number_of_thread_blocks(
 
 
 @pytest.mark.parametrize("size", [16, 48, 512, 1008, 1024, 1040, 4096, 10 << 10, 41 << 10, 3 << 20])
-@pytest.mark.parametrize("count", [1, 2, 114, 115, 116, 350, 1200])
+@pytest.mark.parametrize("count", [1, 2, 114, 115, 116, 231, 350, 1200])
 @pinned_directions
 def test_whole_units(ends: tuple[str, str], count: int, size: int, device: str) -> None:
     """Equal and unequal copies of multiples of 16 bytes, in tables full, nearly full and over."""
@@ -217,3 +217,51 @@ def test_whole_units(ends: tuple[str, str], count: int, size: int, device: str) 
         blocks = src.view(-1, size).cpu()[order]
         wanted[order.flip(0)] = blocks * (offsets < sizes[:, None])
         assert torch.equal(dst.view(-1, size).cpu(), wanted)
+
+
+@pytest.mark.parametrize("steps", [(1 << 16) - 1, 1 << 16])
+@pytest.mark.parametrize("count", [2, 115, 116, 230, 231, 499, 500, 998, 999, 2500])
+@pinned_directions
+def test_rows_far_apart(ends: tuple[str, str], count: int, steps: int, device: str) -> None:
+    """The least and the most that tables of 16 bits can tell, and one step more."""
+    size = 32
+    src, dst = pool(ends[0], (steps + 1) * size, 0), pool(ends[1], (steps + 1) * size, 1)
+    expected = dst.cpu().view(-1, size).clone()
+    inner = 1 + torch.randperm(steps - 1)[: count - 2]
+    order = torch.cat([torch.tensor([steps, 0]), inner])[torch.randperm(count)]
+    expected[order.flip(0)] = src.cpu().view(-1, size)[order]
+    starts = src.data_ptr() + size * order, dst.data_ptr() + size * order.flip(0)
+    torch.cuda.synchronize()
+    with kvops.swap.use_path("kernel"):
+        kvops.swap_blocks_batch(*starts, torch.full([count], size))
+    torch.cuda.synchronize()
+    assert torch.equal(dst.cpu().view(-1, size), expected)
+
+
+MEASURED = """
+import torch, kvops
+from swap.gpu_plans import pool
+size, count = 32 << 10, 1200
+src, dst = pool("pinned", 2 * count * size, 0), pool("cuda", 2 * count * size, 1)
+order = torch.randperm(2 * count)[:count]
+tables = [src.data_ptr() + size * order, dst.data_ptr() + size * order.flip(0)]
+tables.append(torch.full([count], size))
+for stream in (torch.cuda.Stream(), torch.cuda.default_stream(), torch.cuda.Stream()):
+    dst.zero_()
+    torch.cuda.synchronize()
+    with torch.cuda.stream(stream):
+        told = kvops.swap.explain(*tables)
+        kvops.swap_blocks_batch(*tables)
+        torch.cuda.synchronize()
+    assert torch.equal(dst.view(-1, size)[order.flip(0)].cpu(), src.view(-1, size)[order])
+    print(told.path, kvops.swap.last_path())
+"""
+
+
+def test_the_first_long_call_measures_the_host(device: str) -> None:
+    tests = __file__.rpartition("/swap/")[0]
+    done = run_python(MEASURED, path=(tests,))
+    told, taken, *others = done.stdout.split()
+    assert told == taken == "kernel+batch", done.stderr
+    assert len(others) == 4
+    assert set(others) <= {"kernel", "batch", "kernel+batch"}

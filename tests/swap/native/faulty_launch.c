@@ -1,5 +1,6 @@
-// To be preloaded: kernel launches, of which one fails (fault.h). CUDA runtimes, ours is linked in
-// statically, look the driver's functions up by dlsym and cuGetProcAddress: these hand out ours.
+// To be preloaded: kernel launches, of which one fails (fault.h). kvops looks the driver's functions
+// up by dlsym, CUDA runtimes, of which one is linked into it, by cuGetProcAddress: these hand out
+// ours.
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <stddef.h>
@@ -14,7 +15,10 @@ static Launch real_launch;
 static GetProcAddress real_get_proc_address;
 
 static int launch(const void* config, void* function, void** parameters, void** extra) {
-  const int error = fault("cuLaunchKernelEx");
+  // What the driver refuses, kvops tries again at once, through the runtime.
+  static int again = 0;
+  const int error = again != 0 ? again : fault("cuLaunchKernelEx");
+  again = again != 0 ? 0 : error;
   return error != 0 ? error : real_launch(config, function, parameters, extra);
 }
 
@@ -43,12 +47,17 @@ static Dlsym real_dlsym(void) {
 }
 
 __attribute__((visibility("default"))) void* dlsym(void* handle, const char* name) {
-  if (strcmp(name, "cuGetProcAddress_v2") != 0) {
+  const int is_launch = strcmp(name, "cuLaunchKernelEx") == 0;
+  if (!is_launch && strcmp(name, "cuGetProcAddress_v2") != 0) {
     // A jump, so that the caller of RTLD_NEXT stays the caller.
     return real_dlsym()(handle, name);
   }
   void* found = real_dlsym()(handle, name);
   if (found == NULL) return NULL;
+  if (is_launch) {
+    real_launch = (Launch)found;
+    return (void*)&launch;
+  }
   real_get_proc_address = (GetProcAddress)found;
   return (void*)&get_proc_address;
 }

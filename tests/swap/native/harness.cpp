@@ -2,6 +2,7 @@
 // torch, a CUDA runtime or a GPU. Errors become messages.
 #include <dlfcn.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>
@@ -14,6 +15,7 @@
 #include "swap/cuda/block_order.h"
 #include "swap/cuda/copy_plan.h"
 #include "swap/cuda/driver_copies.h"
+#include "swap/cuda/host_pace.h"
 #include "swap/cuda/path_choice.h"
 
 #define HARNESS extern "C" __attribute__((visibility("default")))
@@ -48,7 +50,7 @@ std::vector<Copy> copies_of(const int64_t* srcs, const int64_t* dsts, const int6
 int64_t copy_all(const std::vector<Copy>& copies, const kvops::cuda::BatchOptions& options) {
   const kvops::cuda::DriverEntry* driver = kvops::cuda::driver_entry();
   if (driver == nullptr) throw std::runtime_error("no driver");
-  const size_t done = kvops::cuda::copy_by_batch(*driver, options, copies);
+  const size_t done = kvops::cuda::copy_by_batch(*driver, options, copies).copies;
   kvops::cuda::copy_one_by_one(*driver, options.op, options.stream,
                                std::span(copies).subspan(done));
   return static_cast<int64_t>(done);
@@ -123,6 +125,33 @@ HARNESS int64_t harness_plan(const int64_t* srcs, const int64_t* dsts, const int
   return written;
 }
 
+// Whether tables that are planned many at once, where that can be, become the plan of one by one.
+HARNESS int harness_plans_alike(const int64_t* srcs, const int64_t* dsts, const int64_t* sizes,
+                                int64_t count, int device, int64_t most) {
+  const kvops::SwapBlocksBatchParams tables{srcs, dsts, sizes, count, /*total_bytes=*/0};
+  kvops::cuda::MemoryMap memory("swap_blocks_batch", kvops::cuda::driver_entry());
+  kvops::cuda::CopyPlanner at_once(memory, device);
+  kvops::cuda::CopyPlanner one_by_one(memory, device);
+  for (int64_t i = 0; i < count; ++i) {
+    const Copy copy = kvops::cuda::copy_of(tables, i);
+    if (!kvops::cuda::copies_nothing(copy)) one_by_one.add(copy);
+  }
+  for (int64_t i = 0; i < count;) {
+    const int64_t next = at_once.add_alike(tables, i, static_cast<size_t>(most));
+    const Copy copy = kvops::cuda::copy_of(tables, i);
+    if (next == i && !kvops::cuda::copies_nothing(copy)) at_once.add(copy);
+    i = std::max(next, i + 1);
+  }
+  const auto same = [](const Copy& a, const Copy& b) {
+    return a.src == b.src && a.dst == b.dst && a.bytes == b.bytes && a.index == b.index;
+  };
+  for (int list_index = 0; list_index < kvops::cuda::kNumCopyKinds; ++list_index) {
+    const auto kind = static_cast<kvops::cuda::CopyKind>(list_index);
+    if (!std::ranges::equal(at_once.list(kind), one_by_one.list(kind), same)) return 0;
+  }
+  return 1;
+}
+
 // How many copies of the front are rows of a 2-D copy, which is made if there are two; -1 if it was
 // raised.
 HARNESS int64_t harness_copy_2d(const int64_t* srcs, const int64_t* dsts, const int64_t* sizes,
@@ -144,13 +173,14 @@ HARNESS int64_t harness_copy_2d(const int64_t* srcs, const int64_t* dsts, const 
 // The bit of the path; for rows 0 if they are not best as one copy.
 HARNESS unsigned harness_choose(unsigned allowed, int has_batch, int capturing,
                                 int on_default_stream, int kind, int strided, int64_t copies,
-                                int64_t bytes) {
+                                int64_t bytes, double host_pace) {
   const kvops::cuda::PathChoice choice{.allowed = allowed,
                                        .has_batch = has_batch != 0,
                                        .has_2d = true,
                                        .capturing = capturing != 0,
                                        .on_default_stream = on_default_stream != 0,
-                                       .model = &kvops::cuda::path_model(0)};
+                                       .model = &kvops::cuda::path_model(0),
+                                       .host_pace = host_pace};
   const auto which = static_cast<kvops::cuda::CopyKind>(kind);
   const auto number = static_cast<size_t>(copies);
   const auto sum = static_cast<size_t>(bytes);
@@ -159,17 +189,25 @@ HARNESS unsigned harness_choose(unsigned allowed, int has_batch, int capturing,
 }
 
 // How many of the first copies the kernel would take of a led batch; 0 if there can be none.
-HARNESS int64_t harness_lead(int kind, int64_t copies, int64_t bytes) {
+HARNESS int64_t harness_lead(int kind, int64_t copies, int64_t bytes, double host_pace) {
   const kvops::cuda::PathChoice choice{.allowed = kvops::kSwapAnyPath,
                                        .has_batch = true,
                                        .has_2d = true,
                                        .capturing = false,
                                        .on_default_stream = false,
-                                       .model = &kvops::cuda::path_model(0)};
+                                       .model = &kvops::cuda::path_model(0),
+                                       .host_pace = host_pace};
   const auto lead = choice.lead(static_cast<kvops::cuda::CopyKind>(kind),
                                 static_cast<size_t>(copies), static_cast<size_t>(bytes));
   return static_cast<int64_t>(lead.copies);
 }
+
+// What is known of the host's pace, after such a measurement if it is above 0.
+HARNESS double harness_host_pace(double measured) {
+  if (measured > 0) kvops::cuda::note_host_pace(0, measured);
+  return kvops::cuda::host_pace(0);
+}
+HARNESS void harness_note_slow_host() { kvops::cuda::note_slow_host(0); }
 
 HARNESS int harness_order_is_free(int64_t src, int64_t dst, const int64_t* mapping, int64_t count,
                                   int64_t block_bytes) {

@@ -1,5 +1,5 @@
 // Entry points of the driver for launches, and the functions that it has loaded. See
-// driver_launch.h.
+// driver_launch.h and launch_options.h.
 #include "common/cuda/driver_launch.h"
 
 #include <cuda.h>
@@ -10,13 +10,15 @@
 
 #include "common/cuda/capture.h"
 #include "common/cuda/driver.h"
+#include "common/cuda/launch_options.h"
 
 namespace kvops::cuda {
 namespace {
 
 struct EntryPoints {
   decltype(&cuLaunchKernel) launch_kernel = nullptr;
-  decltype(&cuCtxGetId) get_context_id = nullptr;  // 12.0 on
+  decltype(&cuLaunchKernelEx) launch_kernel_ex = nullptr;  // 11.8 on
+  decltype(&cuCtxGetId) get_context_id = nullptr;          // 12.0 on
 };
 
 EntryPoints find_entry_points() {
@@ -25,6 +27,8 @@ EntryPoints find_entry_points() {
   const EntryPoints found = {
       .launch_kernel =
           reinterpret_cast<decltype(&cuLaunchKernel)>(dlsym(library, "cuLaunchKernel")),
+      .launch_kernel_ex =
+          reinterpret_cast<decltype(&cuLaunchKernelEx)>(dlsym(library, "cuLaunchKernelEx")),
       .get_context_id = reinterpret_cast<decltype(&cuCtxGetId)>(dlsym(library, "cuCtxGetId")),
   };
   return found.launch_kernel != nullptr ? found : EntryPoints{};
@@ -41,6 +45,13 @@ struct Loaded {
   uint64_t context;
   CUfunction function;
 };
+
+// The runtime's attributes are the driver's, under other names.
+static_assert(sizeof(cudaLaunchAttribute) == sizeof(CUlaunchAttribute) &&
+              static_cast<int>(cudaLaunchAttributePriority) ==
+                  static_cast<int>(CU_LAUNCH_ATTRIBUTE_PRIORITY) &&
+              static_cast<int>(cudaLaunchAttributeProgrammaticStreamSerialization) ==
+                  static_cast<int>(CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION));
 
 // All kernels of ours that were launched, a few hundred at most. Entries stay once they are there,
 // so reading takes no lock. One for which there is no room is launched by the runtime.
@@ -94,6 +105,14 @@ CUfunction load(const void* kernel, uint64_t context) {
   return function;
 }
 
+// As the current context has it; null if only the runtime can launch it.
+CUfunction loaded_function(const void* kernel) {
+  const uint64_t context = current_context_id();
+  if (context == 0) return nullptr;
+  CUfunction function = loaded_kernels.find(kernel, context);
+  return function != nullptr ? function : load(kernel, context);
+}
+
 }  // namespace
 
 uint64_t current_context_id() {
@@ -104,19 +123,52 @@ uint64_t current_context_id() {
 
 cudaError_t launch(const void* kernel, dim3 blocks, dim3 threads, void** arguments,
                    size_t shared_bytes, cudaStream_t stream) {
-  const uint64_t context = current_context_id();
-  if (context != 0) {
-    CUfunction function = loaded_kernels.find(kernel, context);
-    if (function == nullptr) function = load(kernel, context);
-    if (function != nullptr &&
-        entry_points().launch_kernel(function, blocks.x, blocks.y, blocks.z, threads.x, threads.y,
-                                     threads.z, static_cast<unsigned>(shared_bytes), stream,
-                                     arguments, nullptr) == CUDA_SUCCESS) {
-      return cudaSuccess;
-    }
+  CUfunction function = loaded_function(kernel);
+  if (function != nullptr &&
+      entry_points().launch_kernel(function, blocks.x, blocks.y, blocks.z, threads.x, threads.y,
+                                   threads.z, static_cast<unsigned>(shared_bytes), stream,
+                                   arguments, nullptr) == CUDA_SUCCESS) {
+    return cudaSuccess;
   }
   // Nothing has been launched. If something is wrong, this says what, in the runtime's words.
   return cudaLaunchKernel(kernel, blocks, threads, arguments, shared_bytes, stream);
+}
+
+cudaError_t launch_with(const LaunchOptions& options, const void* kernel, dim3 blocks, dim3 threads,
+                        void** arguments, cudaStream_t stream) {
+  cudaLaunchAttribute attributes[2] = {};
+  unsigned count = 0;
+  if (options.priority != 0) {
+    attributes[count].id = cudaLaunchAttributePriority;
+    attributes[count++].val.priority = options.priority;
+  }
+  if (options.may_overlap) {
+    attributes[count].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attributes[count++].val.programmaticStreamSerializationAllowed = 1;
+  }
+  const auto launch_kernel_ex = entry_points().launch_kernel_ex;
+  CUfunction function = launch_kernel_ex != nullptr ? loaded_function(kernel) : nullptr;
+  if (function != nullptr) {
+    const CUlaunchConfig config = {.gridDimX = blocks.x,
+                                   .gridDimY = blocks.y,
+                                   .gridDimZ = blocks.z,
+                                   .blockDimX = threads.x,
+                                   .blockDimY = threads.y,
+                                   .blockDimZ = threads.z,
+                                   .sharedMemBytes = 0,
+                                   .hStream = stream,
+                                   .attrs = reinterpret_cast<CUlaunchAttribute*>(attributes),
+                                   .numAttrs = count};
+    if (launch_kernel_ex(&config, function, arguments, nullptr) == CUDA_SUCCESS) return cudaSuccess;
+  }
+  // As above.
+  cudaLaunchConfig_t config = {};
+  config.gridDim = blocks;
+  config.blockDim = threads;
+  config.stream = stream;
+  config.attrs = attributes;
+  config.numAttrs = count;
+  return cudaLaunchKernelExC(&config, kernel, arguments);
 }
 
 }  // namespace kvops::cuda

@@ -6,6 +6,7 @@
 
 #include "swap/cuda/driver_copies.h"
 #include "swap/cuda/explain.h"
+#include "swap/cuda/host_pace.h"
 #include "swap/cuda/path_model.h"
 #include "swap/paths.h"
 
@@ -40,6 +41,7 @@ KVOPS_EXPORT double kvops_cuda_swap_model_size(int index) {
 
 // Null for the built-in model; 0 if there is no such device.
 KVOPS_EXPORT int kvops_cuda_swap_set_model(int device, const double* numbers) {
+  kvops::cuda::forget_host_pace(device);
   return kvops::cuda::set_path_model(device, numbers) ? 1 : 0;
 }
 
@@ -63,7 +65,8 @@ KVOPS_EXPORT int64_t kvops_cuda_swap_explain(const int64_t* src_ptrs, const int6
                                          .has_2d = driver->memcpy_2d_async != nullptr,
                                          .capturing = capturing != 0,
                                          .on_default_stream = on_default_stream != 0,
-                                         .model = &kvops::cuda::path_model(device)};
+                                         .model = &kvops::cuda::path_model(device),
+                                         .host_pace = kvops::cuda::host_pace(device)};
     const kvops::SwapBlocksBatchParams params{.src_ptrs = src_ptrs,
                                               .dst_ptrs = dst_ptrs,
                                               .sizes = sizes,

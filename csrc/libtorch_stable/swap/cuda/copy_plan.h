@@ -9,6 +9,7 @@
 
 #include "swap/cuda/copy.h"
 #include "swap/cuda/memory_map.h"
+#include "swap/params.h"
 
 namespace kvops::cuda {
 
@@ -34,6 +35,14 @@ class CopyPlanner {
     }
     return add_to_other_memory(copy);
   }
+
+  // Adds entries of the tables from `from` on: those that are in the memory of what was added last,
+  // with `most` new ones in its list, or fewer. Returns the first that has not been added. Twice
+  // as fast as one by one.
+  int64_t add_alike(const SwapBlocksBatchParams& tables, int64_t from, size_t most);
+
+  // Where the last one's end went.
+  CopyKind last_kind() const { return last_kind_; }
 
   // The last entry may still grow, unless all copies have been added.
   std::vector<Copy>& list(CopyKind kind) { return lists_[static_cast<int>(kind)]; }
@@ -78,7 +87,7 @@ class CopyPlanner {
   End look_at_pageable(uintptr_t address, size_t bytes);
 
   // Lists are emptied from time to time, as a rule before they grow beyond this.
-  static constexpr size_t kRoom = 640;
+  static constexpr size_t kRoom = 1280;
 
   MemoryMap& memory_;
   int device_;

@@ -10,6 +10,7 @@
 
 #include "common/cuda/capture.h"
 #include "swap/cuda/driver_copies.h"
+#include "swap/cuda/host_pace.h"
 #include "swap/cuda/kernels/copy_launch.h"
 #include "swap/cuda/stream_order.h"
 
@@ -18,6 +19,8 @@ namespace {
 
 // Enough to keep the GPU busy (4 KiB each: 9 us) until the next table is full.
 constexpr size_t kFirstCopies = kernels::kFewCopies;
+// No launch is quick enough for what is copied there: few, with room for more.
+constexpr size_t kFirstWithinDevice = 499;
 constexpr int kDeviceCtasPerSm = 2;
 constexpr int kMaxDevices = 64;
 // Thread blocks of copy_ring for each multiprocessor that is allowed. At the default of four they
@@ -79,14 +82,33 @@ CopyRun::CopyRun(const CudaContext& context, const DriverEntry& driver, const Co
               .has_2d = driver.memcpy_2d_async != nullptr,
               .capturing = is_capturing(context.stream()),
               .on_default_stream = is_legacy_stream(context.stream()),
-              .model = &path_model(context.device())},
+              .model = &path_model(context.device()),
+              .host_pace = host_pace(context.device())},
       memory_(context.op(), &driver),
       planner_(memory_, context.device()) {
-  std::fill(std::begin(list_limits_), std::end(list_limits_), SIZE_MAX);
+  std::fill(std::begin(list_limits_), std::end(list_limits_), SIZE_MAX / 2);
   list_limits_[static_cast<int>(CopyKind::kToDevice)] = kFirstCopies;
   list_limits_[static_cast<int>(CopyKind::kToHost)] = kFirstCopies;
-  // No launch is quick enough for what is copied there.
-  list_limits_[static_cast<int>(CopyKind::kWithinDevice)] = kernels::kMostCopies;
+  list_limits_[static_cast<int>(CopyKind::kWithinDevice)] = kFirstWithinDevice;
+}
+
+void CopyRun::add_all(const SwapBlocksBatchParams& tables) {
+  for (int64_t i = 0; i < tables.num_copies;) {
+    const CopyKind kind = planner_.last_kind();
+    const size_t limit = list_limits_[static_cast<int>(kind)];
+    const size_t length = planner_.list(kind).size();
+    const int64_t next = planner_.add_alike(tables, i, limit + 1 - length);
+    added_ += next - i;
+    if (planner_.list(kind).size() > limit) {
+      go_on(kind);
+    } else if (next == i) {
+      // It is in other memory than those before it.
+      const Copy copy = copy_of(tables, i++);
+      if (!copies_nothing(copy)) add(copy);
+      continue;
+    }
+    i = next;
+  }
 }
 
 // The list is long enough for some of it to go out.
@@ -172,7 +194,12 @@ unsigned CopyRun::path_for(CopyKind kind, std::span<const Copy> copies, bool is_
     const size_t all_bytes = scale(sum_of(copies));
     path = choice_.scattered(kind, all, all_bytes);
     if (path == kLedBatch) {
-      lead_left_[static_cast<int>(kind)] = choice_.lead(kind, all, all_bytes).copies;
+      const size_t lead = choice_.lead(kind, all, all_bytes).copies;
+      lead_left_[static_cast<int>(kind)] = lead;
+      lead_is_short_[static_cast<int>(kind)] = 2 * lead <= all;
+    }
+    if (path == kSwapKernel && choice_.host_pace > 0 && choice_.hangs_on_pace(all, all_bytes)) {
+      note_slow_host(context_.device());
     }
   }
   return path;
@@ -197,20 +224,22 @@ void CopyRun::by_kernel(CopyKind kind, std::span<const Copy> copies) {
   using kernels::LaunchStart;
   const DeviceFacts& facts = device_facts(context_);
   const bool has_ring = facts.compute_major >= kRingMajor;
+  const bool over_link = kind != CopyKind::kWithinDevice;
   kernels::CopyLaunch launch{.stream = context_.stream(),
+                             .over_link = over_link,
                              .max_ctas = facts.multiprocessors * kDeviceCtasPerSm,
                              .threads = kernels::kCopyThreads,
                              .priority = 0,
                              .ring_ctas = 0,
                              .start = LaunchStart::kInTurn};
-  if (kind != CopyKind::kWithinDevice) {
+  if (over_link) {
     launch.max_ctas = wishes_.max_sms;
     const int ring_ctas = kind == CopyKind::kToHost ? kRingCtasOut : kRingCtasIn;
     if (has_ring) launch.ring_ctas = std::min(wishes_.max_sms * ring_ctas, kernels::kMostRingCtas);
     // What leads a batch is soon done, and all others wait for it: it must not wait for each wave
     // of a kernel that fills the GPU as well. All that the kernel copies alone does: room that it
     // took first would be missing there for the whole of a long swap.
-    if (paths_[static_cast<int>(kind)] == kLedBatch) launch.priority = facts.greatest_priority;
+    if (lead_is_short_[static_cast<int>(kind)]) launch.priority = facts.greatest_priority;
   }
   const bool may_be_early = has_ring && !choice_.capturing;
   while (!copies.empty()) {
@@ -233,7 +262,7 @@ size_t CopyRun::by_batch(std::span<const Copy> copies) {
                        .stream = context_.stream(),
                        .any_order = hints_.any_order,
                        .chunk_copies = max_descriptors()};
-  size_t done = 0;
+  BatchResult done{0, 0};
   if (!choice_.on_default_stream) {
     done = copy_by_batch(driver_, options, copies);
   } else {
@@ -243,8 +272,13 @@ size_t CopyRun::by_batch(std::span<const Copy> copies) {
     done = copy_by_batch(driver_, options, copies);
     side.join();
   }
-  if (done > 0) used_ |= kSwapBatch;
-  return done;
+  if (done.copies > 0) used_ |= kSwapBatch;
+  // Where all copies that were timed are of such sizes.
+  const auto is_paced = [](const Copy& copy) { return copy.bytes >= kPacedBytes; };
+  if (done.microseconds_each > 0 && std::all_of(copies.begin(), copies.end(), is_paced)) {
+    note_host_pace(context_.device(), done.microseconds_each);
+  }
+  return done.copies;
 }
 
 void CopyRun::singly(std::span<const Copy> copies) {

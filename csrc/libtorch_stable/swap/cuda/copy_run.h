@@ -41,6 +41,9 @@ class CopyRun {
     if (planner_.list(kind).size() > list_limits_[static_cast<int>(kind)]) go_on(kind);
   }
 
+  // All of such tables that are to do something.
+  void add_all(const SwapBlocksBatchParams& tables);
+
   // Issues what is left and notes the paths (kvops.swap.last_path). Must be called, once.
   void finish();
 
@@ -66,7 +69,8 @@ class CopyRun {
   size_t list_limits_[kNumCopyKinds];     // with more copies in a list some of them can go out
   unsigned paths_[kNumCopyKinds] = {};    // once decided
   size_t lead_left_[kNumCopyKinds] = {};  // of kLedBatch: copies that are still for the kernel
-  std::vector<Copy> batch_;               // left to the driver, for the end
+  bool lead_is_short_[kNumCopyKinds] = {};
+  std::vector<Copy> batch_;  // left to the driver, for the end
   std::vector<Copy> single_;
   unsigned used_ = 0;
   bool kernel_is_last_ = false;  // on the stream, of this call

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cinttypes>
 #include <cstdint>
 #include <cstdio>
@@ -49,6 +50,41 @@ std::string copy_text(const Copy& copy) {
   fail(driver, op, "cuMemcpyBatchAsync", where, error);
 }
 
+double microseconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now() - start)
+      .count();
+}
+
+// What calls take of the host for each copy, but for the slowest one: that may have had to wait for
+// room in the driver's queue, or for a processor.
+class Pace {
+ public:
+  void add(size_t copies, double microseconds) {
+    // A call with fewer says nothing: it has its own cost, too.
+    if (copies < kLeastTimed) return;
+    const auto number = static_cast<double>(copies);
+    copies_ += number;
+    microseconds_ += microseconds;
+    if (microseconds / number <= slowest_microseconds_ / slowest_copies_) return;
+    slowest_copies_ = number;
+    slowest_microseconds_ = microseconds;
+  }
+
+  // 0 if there were too few calls.
+  double microseconds_each() const {
+    const double copies = copies_ - slowest_copies_;
+    return copies >= kLeastTimed ? (microseconds_ - slowest_microseconds_) / copies : 0;
+  }
+
+ private:
+  static constexpr size_t kLeastTimed = 40;
+
+  double copies_ = 0;
+  double microseconds_ = 0;
+  double slowest_copies_ = 1;
+  double slowest_microseconds_ = 0;
+};
+
 // The three tables of one call.
 struct Tables {
   std::vector<CUdeviceptr> dsts, srcs;
@@ -86,9 +122,9 @@ bool batch_call_works(const DriverEntry& driver) {
   return driver.memcpy_batch_async != nullptr && !batch_unsupported.load(std::memory_order_relaxed);
 }
 
-size_t copy_by_batch(const DriverEntry& driver, const BatchOptions& options,
-                     std::span<const Copy> copies) {
-  if (!batch_call_works(driver)) return 0;
+BatchResult copy_by_batch(const DriverEntry& driver, const BatchOptions& options,
+                          std::span<const Copy> copies) {
+  if (!batch_call_works(driver)) return {0, 0};
   // attrs and attrs_idxs have num_attrs entries each (NVIDIA's contract): entry k is the index of
   // the first copy that attribute k is for. One attribute for all copies is therefore {0} and 1,
   // however many copies there are. Enlarging the tables to one entry for each copy, as has been
@@ -100,9 +136,11 @@ size_t copy_by_batch(const DriverEntry& driver, const BatchOptions& options,
   Tables tables(std::min(options.chunk_copies, copies.size()));
   size_t done = 0;
   size_t chunk_copies = 0;
+  Pace pace;
   while (done < copies.size()) {
     chunk_copies = next_chunk(chunk_copies, options.chunk_copies);
     const auto chunk = copies.subspan(done, std::min(chunk_copies, copies.size() - done));
+    const auto start = std::chrono::steady_clock::now();
     tables.fill(chunk);
     size_t failed_at = SIZE_MAX;
     const CUresult error = driver.memcpy_batch_async(tables.dsts.data(), tables.srcs.data(),
@@ -110,12 +148,13 @@ size_t copy_by_batch(const DriverEntry& driver, const BatchOptions& options,
                                                      &first_copy, 1, &failed_at, options.stream);
     if (error == CUDA_ERROR_NOT_SUPPORTED) {
       batch_unsupported.store(true, std::memory_order_relaxed);
-      return done;
+      return {done, 0};
     }
     if (error != CUDA_SUCCESS) fail_batch(driver, options.op, chunk, failed_at, error);
     done += chunk.size();
+    pace.add(chunk.size(), microseconds_since(start));
   }
-  return done;
+  return {done, pace.microseconds_each()};
 }
 
 size_t rows_of_2d(std::span<const Copy> copies) {

@@ -30,10 +30,17 @@ struct BatchOptions {
 // done.
 size_t next_chunk(size_t last, size_t chunk_copies);
 
-// Copies that are independent of each other. Returns how many of them it has issued: fewer than all
-// only if the driver does not support the batch call, and then nothing of the others has begun.
-size_t copy_by_batch(const DriverEntry& driver, const BatchOptions& options,
-                     std::span<const Copy> copies);
+struct BatchResult {
+  // How many have been issued: fewer than all only if the driver does not support the batch call,
+  // and then nothing of the others has begun.
+  size_t copies;
+  // Of the host for each, as a rule; 0 if they were too few to say.
+  double microseconds_each;
+};
+
+// Copies that are independent of each other.
+BatchResult copy_by_batch(const DriverEntry& driver, const BatchOptions& options,
+                          std::span<const Copy> copies);
 
 // How many copies at the front of the list are rows of one 2-D copy: of one size, at constant
 // distances that are no smaller. 1 for any single copy; 0 for an empty list.

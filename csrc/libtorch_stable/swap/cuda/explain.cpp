@@ -65,11 +65,8 @@ std::vector<ExplainedPart> explain_copies(const SwapBlocksBatchParams& p, int de
   MemoryMap memory("swap_blocks_batch", driver_entry());
   CopyPlanner planner(memory, device);
   for (int64_t i = 0; i < p.num_copies; ++i) {
-    if (p.sizes[i] == 0 || p.src_ptrs[i] == p.dst_ptrs[i]) continue;
-    planner.add({.src = static_cast<uintptr_t>(p.src_ptrs[i]),
-                 .dst = static_cast<uintptr_t>(p.dst_ptrs[i]),
-                 .bytes = static_cast<size_t>(p.sizes[i]),
-                 .index = i});
+    const Copy copy = copy_of(p, i);
+    if (!copies_nothing(copy)) planner.add(copy);
   }
   Explainer explainer(choice);
   for (int kind = 0; kind < kNumCopyKinds; ++kind) {

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "swap/cuda/driver_copies.h"
+#include "swap/cuda/host_pace.h"
 
 namespace kvops::cuda {
 namespace {
@@ -19,10 +20,16 @@ constexpr double kLeadMicroseconds = 0.3;
 constexpr size_t kLeadCopies = 72;
 // From the kernel's last copy until a batch that is waiting for it keeps the link busy (likewise).
 constexpr double kHandOverMicroseconds = 15;
-// Hosts hand copies over at rates that differ by a fifth. Where that may be slower than the link
+// Hosts hand copies over at rates that differ by a third. Where that may be slower than the link
 // is, the kernel's part is longer by so much of the difference: the driver never waits for the
-// host.
+// host. Where this host's pace has been measured, it may still rise from call to call: what else
+// the host does makes it slower.
 constexpr double kHostDiffers = 3;
+constexpr double kPaceMayRise = 1.2;
+// Above, all hosts are quicker than the link.
+constexpr double kLinkBoundBytes = 57344;
+// What a batch tells the pace by: its first five calls. The first ones are slower.
+constexpr size_t kMeasuredCopies = 261;
 
 // What the host needs beside the batch's fixed time before the link is busy.
 double batch_lead(size_t copies) {
@@ -32,30 +39,54 @@ double batch_lead(size_t copies) {
 }  // namespace
 
 double PathChoice::microseconds(SwapPath path, CopyKind kind, size_t copies, size_t bytes) const {
-  double time = model->cost(kind, path).of(copies, bytes);
-  if (path == kSwapBatch) {
-    if (on_default_stream) time += kDetourMicroseconds;
-    time += batch_lead(copies);
-  }
-  return time;
+  const PathCost& cost = model->cost(kind, path);
+  if (path != kSwapBatch || copies == 0) return cost.of(copies, bytes);
+  const auto number = static_cast<double>(copies);
+  const double time = cost.fixed + number * one_of_batch(kind, static_cast<double>(bytes) / number);
+  return time + batch_lead(copies) + (on_default_stream ? kDetourMicroseconds : 0);
+}
+
+double PathChoice::one_of_batch(CopyKind kind, double copy_bytes) const {
+  const double by_model = model->cost(kind, kSwapBatch).one(copy_bytes);
+  if (host_pace <= 0 || copy_bytes < kPacedBytes || copy_bytes > kLinkBoundBytes) return by_model;
+  return std::max(kPaceMayRise * host_pace, model->cost(kind, kSwapStrided).one(copy_bytes));
+}
+
+bool PathChoice::hangs_on_pace(size_t copies, size_t bytes) const {
+  const double copy_bytes = static_cast<double>(bytes) / static_cast<double>(copies);
+  return copies >= 3 * kMeasuredCopies && kPacedBytes <= copy_bytes &&
+         copy_bytes <= kLinkBoundBytes;
 }
 
 // While the kernel is at the first n of all copies, the host gets the lead that the driver needs to
 // be as fast as the link with the others: as it is with rows, which cost the host nothing.
-PathChoice::Lead PathChoice::lead(CopyKind kind, size_t copies, size_t bytes) const {
+PathChoice::Lead PathChoice::lead_at_pace(CopyKind kind, size_t copies, size_t bytes) const {
   const auto number = static_cast<double>(copies);
   const double copy_bytes = static_cast<double>(bytes) / number;
-  const PathCost& kernel = model->cost(kind, kSwapKernel);
-  const PathCost& batch = model->cost(kind, kSwapBatch);
-  const double by_kernel = kernel.one(copy_bytes);
+  const double by_kernel = model->cost(kind, kSwapKernel).one(copy_bytes);
   const double by_link = model->cost(kind, kSwapStrided).one(copy_bytes);
-  const double behind = kHostDiffers * std::max(0.0, batch.one(copy_bytes) - by_link);
-  const double n =
-      std::ceil((batch.fixed + batch_lead(copies) + behind * number) / (by_kernel + behind));
-  if (!(3 * n <= number)) return {0, 0};
-  double time = kernel.fixed + n * by_kernel + kHandOverMicroseconds + (number - n) * by_link;
-  if (on_default_stream) time += kDetourMicroseconds;
-  return {static_cast<size_t>(n), time};
+  const double behind =
+      (host_pace > 0 ? 1 : kHostDiffers) * std::max(0.0, one_of_batch(kind, copy_bytes) - by_link);
+  const double start = model->cost(kind, kSwapBatch).fixed + batch_lead(copies);
+  const double n = std::ceil((start + behind * number) / (by_kernel + behind));
+  return 3 * n <= number ? lead_of(static_cast<size_t>(n), kind, copies, bytes) : Lead{0, 0};
+}
+
+PathChoice::Lead PathChoice::lead_of(size_t lead_copies, CopyKind kind, size_t copies,
+                                     size_t bytes) const {
+  const double copy_bytes = static_cast<double>(bytes) / static_cast<double>(copies);
+  const double by_kernel = model->cost(kind, kSwapKernel).one(copy_bytes);
+  const double by_link = model->cost(kind, kSwapStrided).one(copy_bytes);
+  const double time = model->cost(kind, kSwapKernel).fixed +
+                      static_cast<double>(lead_copies) * by_kernel + kHandOverMicroseconds +
+                      static_cast<double>(copies - lead_copies) * by_link;
+  return {lead_copies, time + (on_default_stream ? kDetourMicroseconds : 0)};
+}
+
+PathChoice::Lead PathChoice::lead(CopyKind kind, size_t copies, size_t bytes) const {
+  const Lead found = lead_at_pace(kind, copies, bytes);
+  const bool measures = found.copies == 0 && host_pace <= 0 && hangs_on_pace(copies, bytes);
+  return measures ? lead_of(copies - kMeasuredCopies, kind, copies, bytes) : found;
 }
 
 unsigned PathChoice::possible() const {

@@ -27,17 +27,22 @@ struct PathChoice {
   bool capturing;          // into a graph: the batch call cannot be
   bool on_default_stream;  // the batch call needs a detour there
   const PathModel* model;
+  double host_pace;  // of the device's (host_pace.h); 0 if it is not known
 
   // What a path would take for copies over the link.
   double microseconds(SwapPath path, CopyKind kind, size_t copies, size_t bytes) const;
 
   // Of kLedBatch: how many of the first ones, and what it would take with so many; 0 copies if the
-  // driver would get less than two thirds.
+  // driver would get less than two thirds. Where that hangs on the host's pace, and nobody knows
+  // it, all but the last ones: those are for measuring it.
   struct Lead {
     size_t copies;
     double microseconds;
   };
   Lead lead(CopyKind kind, size_t copies, size_t bytes) const;
+
+  // Whether it hangs on the host's pace how copies are made best.
+  bool hangs_on_pace(size_t copies, size_t bytes) const;
 
   // The path for scattered copies of a kind, of which there are about this many: one bit, or
   // kLedBatch.
@@ -50,6 +55,9 @@ struct PathChoice {
   size_t rows(std::span<const Copy> copies) const;
 
  private:
+  double one_of_batch(CopyKind kind, double copy_bytes) const;
+  Lead lead_at_pace(CopyKind kind, size_t copies, size_t bytes) const;
+  Lead lead_of(size_t lead_copies, CopyKind kind, size_t copies, size_t bytes) const;
   unsigned cheapest(unsigned paths, CopyKind kind, size_t copies, size_t bytes) const;
   unsigned possible() const;
 };

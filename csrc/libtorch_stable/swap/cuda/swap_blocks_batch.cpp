@@ -33,13 +33,7 @@ void run_copies(const CudaContext& context, const DriverEntry& driver,
                 const SwapBlocksBatchParams& p, bool any_order) {
   CopyRun run(context, driver,
               {.any_order = any_order, .num_copies = p.num_copies, .total_bytes = p.total_bytes});
-  for (int64_t i = 0; i < p.num_copies; ++i) {
-    if (p.sizes[i] == 0 || p.src_ptrs[i] == p.dst_ptrs[i]) continue;
-    run.add({.src = static_cast<uintptr_t>(p.src_ptrs[i]),
-             .dst = static_cast<uintptr_t>(p.dst_ptrs[i]),
-             .bytes = static_cast<size_t>(p.sizes[i]),
-             .index = i});
-  }
+  run.add_all(p);
   run.finish();
 }
 

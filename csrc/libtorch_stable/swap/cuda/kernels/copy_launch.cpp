@@ -10,7 +10,7 @@
 namespace kvops::kernels {
 namespace {
 
-static_assert(kMostCopies == LargeRowTable::kCapacity);
+static_assert(kMostCopies == LargeNearTable::kCapacity);
 static_assert(kFewCopies == SmallRowTable::kCapacity);
 
 template <class Table>
@@ -52,6 +52,10 @@ cudaError_t launch_copies(std::span<const cuda::Copy> copies, const CopyLaunch& 
     return launch_as_blocks(copies.first(by_blocks), launch);
   }
   launched = fit.count;
+  if (fit.is_near) {
+    return fit.count <= SmallNearTable::kCapacity ? launch_as<SmallNearTable>(copies, fit, launch)
+                                                  : launch_as<LargeNearTable>(copies, fit, launch);
+  }
   return fit.count <= kFewCopies ? launch_as<SmallRowTable>(copies, fit, launch)
                                  : launch_as<LargeRowTable>(copies, fit, launch);
 }

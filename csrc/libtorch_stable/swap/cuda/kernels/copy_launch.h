@@ -21,6 +21,7 @@ enum class LaunchStart : uint8_t {
 
 struct CopyLaunch {
   cudaStream_t stream;
+  bool over_link;  // or within the device
   int max_ctas;
   unsigned threads;  // of each of them, at most kCopyThreads
   int priority;      // as of a stream: lower ones get free room first; 0 for the stream's own
@@ -33,8 +34,9 @@ struct CopyLaunch {
 inline constexpr int kCopyThreads = 512;
 inline constexpr int kMostRingCtas = 1000;
 
-// How many copies at the front of the list one launch can take at most, and a quick one.
-inline constexpr size_t kMostCopies = 499;
+// How many copies at the front of the list one launch can take at most (where they are close
+// together: half as many elsewhere), and a quick one.
+inline constexpr size_t kMostCopies = 998;
 inline constexpr size_t kFewCopies = 115;
 
 // Launches some copies from the front of the list, all at the same time; says how many.

@@ -6,6 +6,7 @@
 
 #include <cuda_runtime.h>
 
+#include "common/cuda/launch_options.h"
 #include "swap/cuda/kernels/copy_launch.h"
 
 namespace kvops::kernels {
@@ -37,23 +38,11 @@ struct CopyGrid {
 template <class Table>
 cudaError_t launch_table(void (*kernel)(Table), const Table& table, const CopyGrid& grid,
                          const CopyLaunch& launch) {
-  cudaLaunchAttribute attributes[2] = {};
-  unsigned count = 0;
-  if (launch.priority != 0) {
-    attributes[count].id = cudaLaunchAttributePriority;
-    attributes[count++].val.priority = launch.priority;
-  }
-  if (launch.start != LaunchStart::kInTurn) {
-    attributes[count].id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    attributes[count++].val.programmaticStreamSerializationAllowed = 1;
-  }
-  cudaLaunchConfig_t config = {};
-  config.gridDim = dim3(grid.ctas);
-  config.blockDim = dim3(grid.threads);
-  config.stream = launch.stream;
-  config.attrs = attributes;
-  config.numAttrs = count;
-  return cudaLaunchKernelEx(&config, kernel, table);
+  void* arguments[] = {const_cast<Table*>(&table)};
+  return cuda::launch_with(
+      {.priority = launch.priority, .may_overlap = launch.start != LaunchStart::kInTurn},
+      reinterpret_cast<const void*>(kernel), dim3(grid.ctas), dim3(grid.threads), arguments,
+      launch.stream);
 }
 
 }  // namespace kvops::kernels

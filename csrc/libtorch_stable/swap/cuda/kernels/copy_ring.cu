@@ -32,31 +32,32 @@ struct Ring {
 template <class Table>
 class Pieces;
 
-template <uint32_t kCapacity>
-class Pieces<RowTable<kCapacity>> {
+template <uint32_t kCapacity, class Steps>
+class Pieces<RowTable<kCapacity, Steps>> {
  public:
-  __device__ __forceinline__ explicit Pieces(const RowTable<kCapacity>& table)
+  using Table = RowTable<kCapacity, Steps>;
+  __device__ __forceinline__ explicit Pieces(const Table& table)
       : entry_(static_cast<uint32_t>((static_cast<uint64_t>(blockIdx.x) * table.ring.by_pieces) >>
                                      kRingShift)),
         piece_(blockIdx.x - entry_ * table.ring.pieces) {}
 
-  __device__ __forceinline__ bool is_near_end(const RowTable<kCapacity>& table) const {
+  __device__ __forceinline__ bool is_near_end(const Table& table) const {
     return entry_ >= table.ring.last_entries;
   }
 
-  __device__ __forceinline__ bool done(const RowTable<kCapacity>& table) const {
+  __device__ __forceinline__ bool done(const Table& table) const {
     return entry_ >= table.num_entries;
   }
-  __device__ __forceinline__ uint32_t bytes(const RowTable<kCapacity>& table) const {
+  __device__ __forceinline__ uint32_t bytes(const Table& table) const {
     return min(kRingPieceBytes, table.units_per_entry * kUnitBytes - piece_ * kRingPieceBytes);
   }
-  __device__ __forceinline__ uint64_t src(const RowTable<kCapacity>& table) const {
+  __device__ __forceinline__ uint64_t src(const Table& table) const {
     return at(table.src, table.entries[entry_].src, table);
   }
-  __device__ __forceinline__ uint64_t dst(const RowTable<kCapacity>& table) const {
+  __device__ __forceinline__ uint64_t dst(const Table& table) const {
     return at(table.dst, table.entries[entry_].dst, table);
   }
-  __device__ __forceinline__ void advance(const RowTable<kCapacity>& table) {
+  __device__ __forceinline__ void advance(const Table& table) {
     entry_ += table.ring.step_entries;
     piece_ += table.ring.step_pieces;
     if (piece_ >= table.ring.pieces) {
@@ -66,8 +67,7 @@ class Pieces<RowTable<kCapacity>> {
   }
 
  private:
-  __device__ __forceinline__ uint64_t at(uint64_t base, uint32_t steps,
-                                         const RowTable<kCapacity>& table) const {
+  __device__ __forceinline__ uint64_t at(uint64_t base, uint32_t steps, const Table& table) const {
     return base + (static_cast<uint64_t>(steps) << table.step_bits) +
            static_cast<uint64_t>(piece_) * kRingPieceBytes;
   }
@@ -85,7 +85,7 @@ class Pieces<BlockTable> {
   }
 
   __device__ __forceinline__ bool is_near_end(const BlockTable& table) const {
-    return piece_ + kRingPiecesAhead * gridDim.x >= table.num_pieces;
+    return piece_ + ring_pieces_ahead(gridDim.x) >= table.num_pieces;
   }
   __device__ __forceinline__ bool done(const BlockTable& table) const {
     return piece_ >= table.num_pieces;
@@ -167,8 +167,8 @@ __global__ void __launch_bounds__(1) copy_ring_kernel(const __grid_constant__ Ta
 #endif
 }
 
-template <uint32_t kCapacity>
-uint32_t pieces_of(const RowTable<kCapacity>& table) {
+template <uint32_t kCapacity, class Steps>
+uint32_t pieces_of(const RowTable<kCapacity, Steps>& table) {
   return table.ring.pieces * table.num_entries;
 }
 uint32_t pieces_of(const BlockTable& table) { return table.num_pieces; }
@@ -185,6 +185,8 @@ cudaError_t launch_ring(Table& table, const CopyLaunch& launch) {
 
 template cudaError_t launch_ring(SmallRowTable&, const CopyLaunch&);
 template cudaError_t launch_ring(LargeRowTable&, const CopyLaunch&);
+template cudaError_t launch_ring(SmallNearTable&, const CopyLaunch&);
+template cudaError_t launch_ring(LargeNearTable&, const CopyLaunch&);
 template cudaError_t launch_ring(BlockTable&, const CopyLaunch&);
 
 }  // namespace kvops::kernels

@@ -20,9 +20,15 @@ inline constexpr uint32_t kMaxEntryBytes = 1u << 30;
 
 // What goes into a ring of shared memory as one.
 inline constexpr uint32_t kRingPieceBytes = 1024;
-// So many pieces before its last one, 3 us or 4, a thread block lets the next launch start, which
-// takes 2 us to be there.
-inline constexpr uint32_t kRingPiecesAhead = 12;
+// So many pieces of all thread blocks before the last one, 3 us or more, they let the next launch
+// start, which takes 2 us to be there; and so many of each of them, of which it has ten in its
+// ring.
+inline constexpr uint32_t kRingPiecesAhead = 192;
+inline constexpr uint32_t kRingPiecesAheadOfEach = 12;
+constexpr uint32_t ring_pieces_ahead(uint32_t ctas) {
+  const uint32_t of_each = kRingPiecesAheadOfEach * ctas;
+  return of_each < kRingPiecesAhead ? kRingPiecesAhead : of_each;
+}
 inline constexpr uint32_t kRingShift = 31;
 
 // How a thread block finds its pieces; filled when the number of thread blocks is known.
@@ -61,14 +67,17 @@ static_assert(sizeof(BlockTable) <= kParameterBytes);
 inline constexpr uint32_t kRowUnits = 32;
 inline constexpr uint32_t kUnitBytes = 16;
 
+// Distances from the table's src and dst, in steps: of 32 bits, or of 16 where that is enough.
+template <class Steps>
 struct RowEntry {
-  uint32_t src;  // distance from the table's src, in steps
-  uint32_t dst;
+  Steps src;
+  Steps dst;
 };
 
-template <uint32_t kEntries>
+template <uint32_t kEntries, class Distance>
 struct RowTable {
   static constexpr uint32_t kCapacity = kEntries;
+  using Steps = Distance;
   uint64_t src;  // the lowest of all entries
   uint64_t dst;
   Divisor by_rows_per_entry;
@@ -79,11 +88,14 @@ struct RowTable {
   uint32_t num_entries;
   uint32_t is_early;  // must wait for what the stream had before
   RingSteps ring;
-  RowEntry entries[kCapacity];
+  RowEntry<Steps> entries[kCapacity];
 };
-using LargeRowTable = RowTable<499>;
+using LargeRowTable = RowTable<499, uint32_t>;
+using LargeNearTable = RowTable<998, uint16_t>;
 // Parameters take time: 4 KiB a microsecond more than 1 KiB, of the host and of the GPU each.
-using SmallRowTable = RowTable<115>;
+using SmallRowTable = RowTable<115, uint32_t>;
+using SmallNearTable = RowTable<230, uint16_t>;
 static_assert(sizeof(LargeRowTable) <= kParameterBytes && sizeof(SmallRowTable) <= 1024);
+static_assert(sizeof(LargeNearTable) <= kParameterBytes && sizeof(SmallNearTable) <= 1024);
 
 }  // namespace kvops::kernels

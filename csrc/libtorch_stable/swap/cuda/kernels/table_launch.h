@@ -6,7 +6,7 @@
 
 namespace kvops::kernels {
 
-// copy_rows.cu; SmallRowTable or LargeRowTable.
+// copy_rows.cu; any RowTable.
 template <class Table>
 cudaError_t launch_rows(Table& table, const CopyLaunch& launch);
 
