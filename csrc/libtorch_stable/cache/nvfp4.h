@@ -16,15 +16,15 @@ inline constexpr int64_t kNvfp4GroupBytes = kNvfp4GroupElems / 2;
 // What the elements are multiplied by, on the whole: the scale argument is a divisor.
 KVOPS_HOST_DEVICE static inline float nvfp4_global_factor(float scale) { return 1.0f / scale; }
 
-// The scale of a group, in units of the scale argument; its largest magnitude becomes about 6.
-KVOPS_HOST_DEVICE static inline e4m3_t nvfp4_group_scale(float amax, float global_factor) {
-  return from_float<e4m3_t>(global_factor * (amax * (1.0f / 6.0f)));
+// The scale of a group before it is rounded to e4m3, in units of the scale argument; the largest
+// magnitude of the group becomes about 6.
+KVOPS_HOST_DEVICE static inline float nvfp4_group_scale(float amax, float global_factor) {
+  return global_factor * (amax * (1.0f / 6.0f));
 }
 
-// What the elements of a group are multiplied by.
-KVOPS_HOST_DEVICE static inline float nvfp4_multiplier(e4m3_t group_scale, float global_factor) {
-  const float scale = to_float(group_scale);
-  return scale != 0.0f ? 1.0f / (scale * (1.0f / global_factor)) : 0.0f;
+// What the elements of a group are multiplied by: of its rounded scale, and of 1 / global_factor.
+KVOPS_HOST_DEVICE static inline float nvfp4_multiplier(float group_scale, float inverse_factor) {
+  return group_scale != 0.0f ? 1.0f / (group_scale * inverse_factor) : 0.0f;
 }
 
 // Of two floats; the second one if the first is NaN.
@@ -45,8 +45,15 @@ KVOPS_HOST_DEVICE static inline uint32_t e2m1_magnitude_bits(float x) {
   // (products by powers of two are exact, so fusing them into the addition changes nothing).
   constexpr float kMagic = 8388608.0f;
   const float a = nvfp4_smaller(fabsf(x), 6.0f);
-  const float low = nvfp4_smaller(a * 2.0f + kMagic, a + (kMagic + 2.0f));
-  return float_bits(nvfp4_smaller(low, a * 0.5f + (kMagic + 4.0f)));
+  const float by_halves = a * 2.0f + kMagic;
+  const float by_ones = a + (kMagic + 2.0f);
+  const float by_twos = a * 0.5f + (kMagic + 4.0f);
+#if defined(__CUDA_ARCH__)
+  // Positive numbers order like their bits, of which one instruction may take three.
+  return min(min(float_bits(by_halves), float_bits(by_ones)), float_bits(by_twos));
+#else
+  return float_bits(nvfp4_smaller(nvfp4_smaller(by_halves, by_ones), by_twos));
+#endif
 }
 
 // The code with its sign, that of NaN is positive.

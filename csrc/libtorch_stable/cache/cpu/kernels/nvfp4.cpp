@@ -34,11 +34,12 @@ inline void quantize_wide(const float* __restrict in, float global_factor, uint8
   for (int64_t g = 0; g < kBatchGroups; ++g) amax[g] = group_amax(in + g * kNvfp4GroupElems);
   e4m3_t group_scales[kBatchGroups];
   for (int64_t g = 0; g < kBatchGroups; ++g) {
-    group_scales[g] = nvfp4_group_scale(amax[g], global_factor);
+    group_scales[g] = from_float<e4m3_t>(nvfp4_group_scale(amax[g], global_factor));
   }
+  const float inverse_factor = 1.0f / global_factor;
   float multipliers[kBatchGroups];
   for (int64_t g = 0; g < kBatchGroups; ++g) {
-    multipliers[g] = nvfp4_multiplier(group_scales[g], global_factor);
+    multipliers[g] = nvfp4_multiplier(to_float(group_scales[g]), inverse_factor);
   }
   __builtin_memcpy(scales, group_scales, sizeof(group_scales));
   uint32_t codes[kBatchElems];

@@ -8,10 +8,12 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "cache/cuda/kernels/column_side.cuh"
 #include "cache/cuda/kernels/movers.cuh"
 #include "cache/cuda/kernels/slots.cuh"
 #include "cache/params.h"
 #include "common/cuda/divisor.cuh"
+#include "common/cuda/indices.cuh"
 #include "common/cuda/launch.cuh"
 #include "common/cuda/vec.cuh"
 
@@ -19,29 +21,12 @@ namespace kvops::kernels {
 
 inline constexpr uint32_t kFewThreads = 128;
 
-// A column is a unit of one of the heads. Strides in bytes.
-struct FewTokensSide {
-  const char* src;
-  int64_t src_token_stride;
-  int64_t src_head_stride;
-  char* cache;
-  int64_t block_stride;
-  int64_t offset_stride;
-  int64_t head_stride;
-  int64_t unit_stride;
-  const float* scale;
-  int64_t scale_stride;  // elements
-  uint32_t columns;
-  NarrowDivisor units_per_head;
-};
-
 // Thread blocks of the same tokens are numbered along y: those of the first side, then those of the
 // second one, the last of which reports skipped slots.
 struct FewTokensWriter {
-  FewTokensSide first;
-  FewTokensSide second;
-  Slots slots;
-  NarrowDivisor block_size;
+  ColumnSide first;
+  ColumnSide second;
+  Slots<NarrowIndices> slots;
   uint32_t first_parts;
 };
 
@@ -49,7 +34,7 @@ struct FewTokensWriter {
 // Moves columns `first`, first + kFewThreads, ..., kUnits of them: if there are several, columns
 // are equally far apart, and thread blocks have that many threads or fewer columns.
 template <uint32_t kUnits, class Mover>
-__device__ __forceinline__ void move_columns(const FewTokensSide& side, const FewTokensWriter& w,
+__device__ __forceinline__ void move_columns(const ColumnSide& side, const FewTokensWriter& w,
                                              uint32_t token, uint32_t first) {
   using In = typename Mover::In;
   using Out = typename Mover::Out;
@@ -80,7 +65,7 @@ __device__ __forceinline__ void move_columns(const FewTokensSide& side, const Fe
     if (threadIdx.x == 0 && blockIdx.y == gridDim.y - 1) w.slots.report(token, slot);
     return;
   }
-  const auto [block, offset] = w.block_size.divide(static_cast<uint32_t>(slot));
+  const auto [block, offset] = w.slots.split(slot);
   to += block * side.block_stride + offset * side.offset_stride + unit * side.unit_stride;
   const int64_t step = kFewThreads * side.unit_stride;
 #pragma unroll
@@ -102,28 +87,6 @@ bool has_few_units(const CacheSide& s, const CacheWriterParams& p, bool several)
   return p.scale_stride == 0 &&
          (p.heads == 1 || (s.src_head_stride == s.head_size &&
                            s.head_stride * Mover::kElems == s.head_size * s.unit_stride));
-}
-
-template <class Mover>
-FewTokensSide few_tokens_side(const CacheSide& s, const CacheWriterParams& p) {
-  const int64_t elem_bytes = element_bytes_of(p.dtype);
-  const int64_t stored_bytes = stored_bytes_of(p.dtype, p.kind);
-  const int64_t units_per_head = s.head_size / Mover::kElems;
-  const int64_t unit_stride = s.unit_elems == Mover::kElems ? s.unit_stride : Mover::kElems;
-  return {
-      .src = s.src,
-      .src_token_stride = s.src_token_stride * elem_bytes,
-      .src_head_stride = s.src_head_stride * elem_bytes,
-      .cache = s.cache,
-      .block_stride = s.block_stride * stored_bytes,
-      .offset_stride = s.offset_stride * stored_bytes,
-      .head_stride = s.head_stride * stored_bytes,
-      .unit_stride = unit_stride * stored_bytes,
-      .scale = s.scale,
-      .scale_stride = p.scale_stride,
-      .columns = static_cast<uint32_t>(units_per_head * p.heads),
-      .units_per_head = NarrowDivisor(units_per_head),
-  };
 }
 
 // How a call is divided into thread blocks. A thread takes so many columns of the first side, and
@@ -150,7 +113,7 @@ struct FewTokensGrid {
   bool fits(const CacheWriterParams& p, int64_t max_blocks) const {
     constexpr int64_t kMaxParts = 65535;
     const int64_t parts = first_parts + second_parts;
-    return p.tokens <= INT32_MAX && p.num_slots <= NarrowDivisor::kEnd && parts <= kMaxParts &&
+    return NarrowIndices::can_count(p.tokens, p.num_slots) && parts <= kMaxParts &&
            token_blocks <= max_blocks / std::max(parts, int64_t{1});
   }
 };
@@ -164,10 +127,9 @@ cudaError_t launch_few_tokens(void (*kernel)(FewTokensWriter), const FewTokensGr
                     static_cast<unsigned>(grid.first_parts + grid.second_parts));
   if (blocks.x == 0 || blocks.y == 0) return cudaSuccess;
   const FewTokensWriter w{
-      .first = few_tokens_side<FirstMover>(first, p),
-      .second = few_tokens_side<SecondMover>(second, p),
-      .slots = Slots(p, report),
-      .block_size = NarrowDivisor(p.block_size),
+      .first = column_side<FirstMover>(first, p),
+      .second = column_side<SecondMover>(second, p),
+      .slots = {p, report},
       .first_parts = static_cast<uint32_t>(grid.first_parts),
   };
   const dim3 threads(static_cast<unsigned>(grid.columns), static_cast<unsigned>(grid.tokens));

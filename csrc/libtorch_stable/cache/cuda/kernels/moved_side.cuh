@@ -23,15 +23,16 @@ struct MovedSide {
 };
 
 #if defined(__CUDACC__)
-template <uint32_t kTokens, class Mover, bool kMayHaveGroups = false>
-__device__ __forceinline__ void move_side(const MovedSide& side, const Slots& slots,
+template <uint32_t kTokens, class Mover, bool kMayHaveGroups = false, class Indices>
+__device__ __forceinline__ void move_side(const MovedSide& side, const Slots<Indices>& slots,
                                           uint32_t tile) {
+  using Count = typename Indices::Count;
   using In = typename Mover::In;
   using Out = typename Mover::Out;
   move_units<kTokens, In>(side.walk, slots, tile, [&](uint32_t head, uint32_t unit) {
     char* column = side.layout.column(head, unit * Mover::kElems);
     const Mover mover(Mover::kScales ? side.scale[head * side.scale_stride] : 1.0f);
-    return [&side, column, mover](int64_t block, int64_t offset, const In& in) {
+    return [&side, column, mover](Count block, Count offset, const In& in) {
       char* to = column + side.layout.template place<kMayHaveGroups>(block, offset);
       store_words(reinterpret_cast<Out*>(to), mover(in));
     };

@@ -23,7 +23,7 @@ struct Nvfp4SideWriter {
   UnitWalk walk;
   const float* scale;
   uint8_t* cache;
-  Divisor groups_per_quarter;  // of a head
+  NarrowDivisor groups_per_quarter;  // of a head
   int64_t block_stride;
   int64_t data_offset_stride;
   int64_t data_head_stride;
@@ -33,9 +33,10 @@ struct Nvfp4SideWriter {
   bool scales_in_tiles;
 };
 
+template <bool kWide>
 struct Nvfp4Writer {
   Nvfp4SideWriter sides[2];
-  Slots slots;
+  Slots<std::conditional_t<kWide, NarrowIndices, WideIndices>> slots;
   uint32_t first_tiles;
 };
 
@@ -54,44 +55,83 @@ struct Nvfp4Quantized {
   e4m3_t scale;
 };
 
+// What groups of the same side are quantised by.
+struct Nvfp4Factors {
+  float global;
+  float inverse;
+
+  __device__ explicit Nvfp4Factors(float scale)
+      : global(nvfp4_global_factor(scale)), inverse(1.0f / global) {}
+};
+
+template <class T>
+__device__ __forceinline__ Elems<float, kNvfp4GroupElems> widen_group(
+    const Elems<T, kNvfp4GroupElems>& group) {
+  if constexpr (sizeof(T) == 4) {
+    return __builtin_bit_cast(Elems<float, kNvfp4GroupElems>, group);
+  } else {
+    constexpr int kElems = kNvfp4GroupElems;
+    return widen_packed<T, kElems>(__builtin_bit_cast(Packed<T, kElems>, group));
+  }
+}
+
 template <class T>
 __device__ __forceinline__ Nvfp4Quantized
-quantize_nvfp4_group(const Elems<T, kNvfp4GroupElems>& group, float global_factor) {
-  float x[kNvfp4GroupElems];
+quantize_nvfp4_group(const Elems<T, kNvfp4GroupElems>& group, const Nvfp4Factors& factors) {
+  const auto x = widen_group(group);
   float amax = 0.0f;
 #pragma unroll
-  for (int i = 0; i < kNvfp4GroupElems; ++i) {
-    x[i] = widen(group.of[i]);
-    amax = fmaxf(amax, fabsf(x[i]));  // ignores NaN
-  }
-  Nvfp4Quantized result{.words = {0, 0}, .scale = nvfp4_group_scale(amax, global_factor)};
-  const float multiplier = nvfp4_multiplier(result.scale, global_factor);
+  for (int i = 0; i < kNvfp4GroupElems; ++i) amax = fmaxf(amax, fabsf(x.of[i]));  // ignores NaN
+  Nvfp4Quantized result;
+  result.scale = narrow_as(nvfp4_group_scale(amax, factors.global), e4m3_t{});
+  const float multiplier =
+      nvfp4_multiplier(widen_pair(result.scale.bits, e4m3_t{}).x, factors.inverse);
   // By sums instead of logical operations, of which there would be too many: what the bases of all
-  // codes add up to is taken away at the end. The product of NaN is positive here.
+  // codes add up to is taken away at the end. Signs come with the bits below them, which are
+  // masked then; the product of NaN is positive here.
   constexpr uint32_t kSumOfBases = kE2m1Base * 0x11111111u;
+  constexpr uint32_t kSigns = 0x88888888u;
 #pragma unroll
-  for (int i = kNvfp4GroupElems - 1; i >= 0; --i) {
-    const float scaled = __fmul_rn(x[i], multiplier);
-    const uint32_t sign = float_bits(scaled) >> 31;
-    result.words[i / 8] = result.words[i / 8] * 16 + e2m1_magnitude_bits(scaled) + sign * 8;
+  for (int word = 0; word < 2; ++word) {
+    uint32_t magnitudes = 0;
+    uint32_t signs = 0;
+#pragma unroll
+    for (int i = 7; i >= 0; --i) {
+      const float scaled = __fmul_rn(x.of[word * 8 + i], multiplier);
+      magnitudes = magnitudes * 16 + e2m1_magnitude_bits(scaled);
+      signs = __funnelshift_l(float_bits(scaled), signs, 4);
+    }
+    result.words[word] = (magnitudes - kSumOfBases) | (signs & kSigns);
   }
-  for (uint32_t& word : result.words) word -= kSumOfBases;
   return result;
 }
 
-// Of a page.
-struct Nvfp4Position {
-  int64_t offset;
-  int64_t head;
-  int64_t group;  // of the head
+// The places of one group of a head in a page, of which those of tokens are.
+struct Nvfp4Column {
+  uint8_t* data;
+  uint8_t* scales;  // of the head, all groups
+  int64_t group;    // or what there is of it within its quarter of the head, and the latter
+  int64_t quarter;
+
+  __device__ Nvfp4Column(const Nvfp4SideWriter& side, uint32_t head, uint32_t group_of_head)
+      : data(side.cache + head * side.data_head_stride +
+             uint64_t{group_of_head} * kNvfp4GroupBytes),
+        scales(side.cache + side.scales_start + head * side.scales_head_stride),
+        group(group_of_head),
+        quarter(0) {
+    if (!side.scales_in_tiles) return;
+    const auto [quotient, rest] = side.groups_per_quarter.divide(group_of_head);
+    quarter = quotient;
+    group = rest;
+  }
 };
 
-template <bool kWide>
-__device__ __forceinline__ void store_nvfp4_group(const Nvfp4SideWriter& side, uint8_t* page,
-                                                  const Nvfp4Position& at,
-                                                  const Nvfp4Quantized& quantized) {
-  uint8_t* data = page + at.offset * side.data_offset_stride + at.head * side.data_head_stride +
-                  at.group * kNvfp4GroupBytes;
+template <bool kWide, class Count>
+__device__ __forceinline__ void store_nvfp4_group(const Nvfp4SideWriter& side,
+                                                  const Nvfp4Column& column, Count block,
+                                                  Count offset, const Nvfp4Quantized& quantized) {
+  const int64_t page = block * side.block_stride;
+  uint8_t* data = column.data + page + offset * side.data_offset_stride;
   if constexpr (kWide) {
     store_words(reinterpret_cast<uint2*>(data), make_uint2(quantized.words[0], quantized.words[1]));
   } else {
@@ -100,28 +140,25 @@ __device__ __forceinline__ void store_nvfp4_group(const Nvfp4SideWriter& side, u
       data[i] = static_cast<uint8_t>(quantized.words[i / 4] >> (i % 4 * 8));
     }
   }
-  Nvfp4Place place{at.offset, at.group};
-  if (side.scales_in_tiles) {
-    const int64_t quarter = side.groups_per_quarter.quotient(at.group);
-    place =
-        nvfp4_tiled_place(at.offset, quarter, side.groups_per_quarter.remainder(at.group, quarter));
-  }
-  page[side.scales_start + at.head * side.scales_head_stride +
-       place.offset * side.scales_offset_stride + place.group] = quantized.scale.bits;
+  const Nvfp4Place place = side.scales_in_tiles
+                               ? nvfp4_tiled_place(offset, column.quarter, column.group)
+                               : Nvfp4Place{offset, column.group};
+  column.scales[page + place.offset * side.scales_offset_stride + place.group] =
+      quantized.scale.bits;
 }
 
 template <class T, bool kWide>
 __global__ void __launch_bounds__(kNvfp4Threads)
-    nvfp4_writer_kernel(const __grid_constant__ Nvfp4Writer w) {
+    nvfp4_writer_kernel(const __grid_constant__ Nvfp4Writer<kWide> w) {
   using In = Nvfp4Loads<T, kWide>;
   const SideTile at = side_tile(w.first_tiles);
   const Nvfp4SideWriter& side = w.sides[at.side];
   move_units<kManyTokens, In>(side.walk, w.slots, at.tile, [&](uint32_t head, uint32_t group) {
-    const float global_factor = nvfp4_global_factor(*side.scale);
-    return [=, &side](int64_t block, int64_t offset, const In& in) {
+    const Nvfp4Factors factors(*side.scale);
+    const Nvfp4Column column(side, head, group);
+    return [=, &side](auto block, auto offset, const In& in) {
       const auto elems = __builtin_bit_cast(Elems<T, kNvfp4GroupElems>, in);
-      store_nvfp4_group<kWide>(side, side.cache + block * side.block_stride, {offset, head, group},
-                               quantize_nvfp4_group(elems, global_factor));
+      store_nvfp4_group<kWide>(side, column, block, offset, quantize_nvfp4_group(elems, factors));
     };
   });
 }
@@ -140,7 +177,7 @@ inline Nvfp4SideWriter nvfp4_side_writer(const Nvfp4Side& s, const Nvfp4WriterPa
                         p.tokens, p.heads, threads, kManyTokens, 0),
       .scale = s.scale,
       .cache = s.cache,
-      .groups_per_quarter = Divisor(groups_per_head / 4, groups_per_head),
+      .groups_per_quarter = NarrowDivisor(groups_per_head / 4),
       .block_stride = s.block_stride,
       .data_offset_stride = s.data_offset_stride,
       .data_head_stride = s.data_head_stride,
@@ -158,15 +195,16 @@ cudaError_t launch_nvfp4_kernel(const Nvfp4WriterParams& p, const SkipReport& re
   const int64_t groups =
       (p.key.head_size + p.value.head_size) / kNvfp4GroupElems * p.heads * p.tokens;
   const int threads = groups < (int64_t{1} << 18) ? 64 : kNvfp4Threads;
-  Nvfp4Writer w{
+  Nvfp4Writer<kWide> w{
       .sides = {nvfp4_side_writer(p.key, p, threads), nvfp4_side_writer(p.value, p, threads)},
-      .slots = Slots(p, report),
+      .slots = {p, report},
       .first_tiles = 0,
   };
   return launch_both_sides(nvfp4_writer_kernel<T, kWide>, w, threads, stream);
 }
 
 // Whether groups are loaded and stored as a whole: everything else about pages is a multiple of 8.
+// There may be too many, too.
 inline bool has_wide_groups(const Nvfp4WriterParams& p) {
   const int64_t src_bytes = element_bytes_of(p.dtype);
   Alignment src;
@@ -176,7 +214,8 @@ inline bool has_wide_groups(const Nvfp4WriterParams& p) {
     if (p.heads > 1) src.with(s.src_head_stride * src_bytes);
     cache.with(s.cache).with(s.block_stride);
   }
-  return src.allows(16) && cache.allows(static_cast<int>(kNvfp4GroupBytes));
+  return src.allows(16) && cache.allows(static_cast<int>(kNvfp4GroupBytes)) &&
+         NarrowIndices::can_count(p.tokens, p.num_slots);
 }
 
 // Kernels: 3 dtypes x 2 widths = 6.

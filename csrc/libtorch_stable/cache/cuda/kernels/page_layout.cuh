@@ -40,13 +40,13 @@ struct PageLayout {
     return cache + head * head_stride + unit * unit_stride + in_unit * elem_bytes;
   }
 
-  template <bool kMayHaveGroups>
-  __device__ __forceinline__ int64_t place(int64_t block, int64_t offset) const {
+  template <bool kMayHaveGroups, class Count>
+  __device__ __forceinline__ int64_t place(Count block, Count offset) const {
     int64_t bytes = block * block_stride;
     if (kMayHaveGroups && has_groups) {
       const auto [group, in_group] = group_tokens.divide(offset);
       bytes += group * group_stride;
-      offset = in_group;
+      offset = static_cast<Count>(in_group);
     }
     return bytes + offset * offset_stride;
   }

@@ -23,7 +23,7 @@ inline constexpr int kSplitWarps = kSplitThreads / 32;
 struct SplitWriter {
   MovedSide key;
   MovedSide value;
-  Slots slots;
+  Slots<WideIndices> slots;
   uint32_t first_tiles;  // of the values, whose stores take longest
 };
 
@@ -53,7 +53,7 @@ __global__ void __launch_bounds__(kFewThreads)
 struct TransposingWriter {
   MovedSide key;
   TransposedSide value;
-  Slots slots;
+  Slots<WideIndices> slots;
   uint32_t first_tiles;  // of the values: those of scattered tokens should not be left at the end
 };
 
@@ -91,7 +91,7 @@ cudaError_t launch_split_writer(const CacheWriterParams& p, const SkipReport& re
   SplitWriter w{
       .key = split_side<KeyMover>(p.key, p, kManyTokens),
       .value = split_side<ValueMover>(p.value, p, kManyTokens),
-      .slots = Slots(p, report),
+      .slots = {p, report},
       .first_tiles = 0,
   };
   w.key.walk.reports = true;
@@ -105,7 +105,7 @@ cudaError_t launch_transposing_writer(const CacheWriterParams& p, const SkipRepo
   TransposingWriter w{
       .key = split_side<KeyMover>(p.key, p, kManyKeyTokens<KeyMover>),
       .value = transposed_side(p.value, p, TileOf<ValueMover>::kColumns),
-      .slots = Slots(p, report),
+      .slots = {p, report},
       .first_tiles = 0,
   };
   w.key.walk.reports = true;

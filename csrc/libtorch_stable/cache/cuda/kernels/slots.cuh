@@ -7,28 +7,39 @@
 
 #include "cache/params.h"
 #include "common/cuda/divisor.cuh"
+#include "common/cuda/indices.cuh"
 #include "common/cuda/skipped.cuh"
 
 namespace kvops::kernels {
 
+template <class Indices>
 struct Slots {
+  using Count = typename Indices::Count;
+
   const int64_t* of_tokens;
-  int64_t tokens;
-  int64_t end;  // number of slots of the cache
-  Divisor block_size;
+  Count tokens;
+  Count end;  // number of slots of the cache
+  typename Indices::Division block_size;
   SkipReport skipped;
 
   // Of CacheWriterParams or Nvfp4WriterParams.
   template <class Params>
   Slots(const Params& p, const SkipReport& report)
       : of_tokens(p.slot_mapping),
-        tokens(p.tokens),
-        end(p.num_slots),
-        block_size(p.block_size, p.num_slots),
+        tokens(static_cast<Count>(p.tokens)),
+        end(static_cast<Count>(p.num_slots)),
+        block_size(Indices::division(p.block_size, p.num_slots)),
         skipped(report) {}
 
 #if defined(__CUDACC__)
-  __device__ __forceinline__ bool is_written(int64_t slot) const { return slot >= 0 && slot < end; }
+  __device__ __forceinline__ bool is_written(int64_t slot) const {
+    return static_cast<uint64_t>(slot) < static_cast<uint64_t>(end);
+  }
+
+  // Block and offset of a slot that is written.
+  __device__ __forceinline__ Divided<Count> split(int64_t slot) const {
+    return block_size.divide(static_cast<Count>(slot));
+  }
 
   // To be called for a slot that is not written, by one thread per token. -1 is padding.
   __device__ __forceinline__ void report(int64_t token, int64_t slot) const {

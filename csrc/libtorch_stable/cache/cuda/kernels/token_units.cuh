@@ -38,16 +38,17 @@ struct UnitWalk {
 
 // Moves a tile, with all threads of the block. store_of(head, unit) makes what is then called for
 // each token: (block, offset, value).
-template <uint32_t kTokens, class In, class StoreOf>
-__device__ __forceinline__ void move_units(const UnitWalk& w, const Slots& slots, uint32_t tile,
-                                           const StoreOf& store_of) {
+template <uint32_t kTokens, class In, class Indices, class StoreOf>
+__device__ __forceinline__ void move_units(const UnitWalk& w, const Slots<Indices>& slots,
+                                           uint32_t tile, const StoreOf& store_of) {
+  using Count = typename Indices::Count;
   const auto [token_tile, chunk] = w.chunks.divide(tile);
   const auto [row, lane] = w.lane_count.divide(threadIdx.x >> w.neighbours_log2);
   const uint32_t in_step =
       (row << w.neighbours_log2) + (threadIdx.x & ((uint32_t{1} << w.neighbours_log2) - 1));
   const uint32_t column = chunk * w.lanes + lane;
   if (in_step >= w.step_tokens || column >= w.columns) return;
-  const int64_t first = uint64_t{token_tile} * (w.step_tokens * kTokens) + in_step;
+  const Count first = Count{token_tile} * (w.step_tokens * kTokens) + in_step;
   const auto [head, unit] = w.units_per_head.divide(column);
   const char* from = w.src + first * w.token_stride_bytes + head * w.head_stride_bytes +
                      uint64_t{unit} * sizeof(In);
@@ -66,7 +67,7 @@ __device__ __forceinline__ void move_units(const UnitWalk& w, const Slots& slots
 #pragma unroll
   for (uint32_t j = 0; j < kTokens; ++j) {
     if (slots.is_written(slot[j])) {
-      const auto [block, offset] = slots.block_size.divide(slot[j]);
+      const auto [block, offset] = slots.split(slot[j]);
       store(block, offset, values[j]);
     }
   }

@@ -51,14 +51,15 @@ struct TilePlan {
 };
 
 // To be called by the whole warp; `slot` is that of the lane's token, -1 if it has none.
-__device__ __forceinline__ TilePlan plan_tile(const PageLayout& layout, const Slots& slots,
-                                              int64_t slot, uint32_t lane) {
+__device__ __forceinline__ TilePlan plan_tile(const PageLayout& layout,
+                                              const Slots<WideIndices>& slots, int64_t slot,
+                                              uint32_t lane) {
   constexpr uint32_t kAll = 0xffffffffu;
   const bool written = slots.is_written(slot);
   TilePlan plan{};
   bool may_begin = false;
   if (written) {
-    const auto [block, offset] = slots.block_size.divide(slot);
+    const auto [block, offset] = slots.split(slot);
     plan.place = layout.place<true>(block, offset);
     // Groups are whole pieces, so that this says it of the offset in the group.
     may_begin = offset % kPieceTokens == 0;
@@ -124,7 +125,7 @@ __device__ __forceinline__ void store_loose(Tile& tile, const TilePlan& plan, ch
 // A warp's tile of the side. To be called by whole warps.
 template <class Mover>
 __device__ __forceinline__ void transpose_tile(TileOf<Mover>& tile, const TransposedSide& side,
-                                               const Slots& slots, uint32_t index) {
+                                               const Slots<WideIndices>& slots, uint32_t index) {
   using In = typename Mover::In;
   using Out = typename Mover::Out;
   using Stored = typename Mover::Stored;

@@ -7,8 +7,10 @@
 #include <cuda_runtime.h>
 
 #include <cstdint>
+#include <type_traits>
 
 #include "common/cuda/fp8_quotient.cuh"
+#include "common/cuda/indices.cuh"
 #include "common/cuda/launch.cuh"
 #include "mla/cuda/kernels/entry_place.cuh"
 #include "mla/cuda/kernels/rotate.cuh"
@@ -31,8 +33,9 @@ inline constexpr int64_t kMaxHeadBlocks = 65535;  // of a token
 
 // A unit is what a thread rotates at once of a row. `lanes` threads take a head's units, and
 // `groups` such sets of threads take different heads.
+template <bool kWide>
 struct RopeShape {
-  EntryTable entries;
+  EntryTable<std::conditional_t<kWide, NarrowIndices, WideIndices>> entries;
   SkipReport positions;
   NarrowDivisor lane_count;
   uint32_t lanes;
@@ -60,8 +63,8 @@ __device__ __forceinline__ bool is_position(const RopeFusedParams& p, int64_t po
 // ---- the heads
 
 template <class T, bool kNeox, bool kWide>
-__device__ __forceinline__ void rotate_heads(const RopeFusedParams& p, const RopeShape& shape,
-                                             int64_t token) {
+__device__ __forceinline__ void rotate_heads(const RopeFusedParams& p,
+                                             const RopeShape<kWide>& shape, int64_t token) {
   constexpr int kCount = kPairsAtOnce<T, kWide>;
   const auto [group, lane] = shape.lane_count.divide(threadIdx.x);
   const uint32_t first_head = blockIdx.y * kHeadsAtOnce * shape.groups + group;
@@ -151,18 +154,19 @@ class EntryWriter {
 };
 
 template <class T, bool kNeox, bool kWide>
-__device__ void write_entry(const RopeFusedParams& p, const RopeShape& shape, int64_t token,
+__device__ void write_entry(const RopeFusedParams& p, const RopeShape<kWide>& shape, int64_t token,
                             int thread) {
   constexpr int kCount = kPairsAtOnce<T, kWide>;
   constexpr int kLatentCount = kWide ? 16 / static_cast<int>(sizeof(T)) : 1;
   const TokenIndices indices = read_indices(p, token);
-  char* entry = shape.entries.place(indices.slot);
-  if (entry == nullptr || !is_position(p, indices.position)) {
+  if (!shape.entries.has(indices.slot) || !is_position(p, indices.position)) {
     if (thread != 0 || indices.slot == -1) return;
-    if (entry == nullptr) return shape.entries.table.report_skip(token, indices.slot);
+    if (!shape.entries.has(indices.slot)) {
+      return shape.entries.table.report_skip(token, indices.slot);
+    }
     return report_skipped(shape.positions, token, indices.position);
   }
-  const EntryWriter<T> writer(p.entries, entry);
+  const EntryWriter<T> writer(p.entries, shape.entries.place(indices.slot));
   const T* kv_c = static_cast<const T*>(p.entries.kv_c) + token * p.entries.kv_c_stride_elems;
   T* k_pe = static_cast<T*>(p.k_pe) + token * p.entries.k_pe_stride_elems;
   const T* cos = static_cast<const T*>(p.cos_sin) + indices.position * p.cos_sin_stride_elems;
@@ -188,7 +192,7 @@ __device__ void write_entry(const RopeFusedParams& p, const RopeShape& shape, in
 template <class T, bool kNeox, bool kWide>
 __global__ void __launch_bounds__(kMaxHeadThreads + kMaxEntryThreads, kRopeBlocks)
     rope_fused_kernel(const __grid_constant__ RopeFusedParams p,
-                      const __grid_constant__ RopeShape shape) {
+                      const __grid_constant__ RopeShape<kWide> shape) {
   const int entry_thread = static_cast<int>(threadIdx.x) - shape.head_threads;
   if (entry_thread < 0) {
     rotate_heads<T, kNeox, kWide>(p, shape, blockIdx.x);
@@ -213,8 +217,8 @@ cudaError_t launch_rope_fused_of(const RopeFusedParams& p, const SkipReport& slo
   const int groups = lanes > 0 ? head_threads / lanes : 0;
   const int entry_threads =
       threads_for(p.entries.latent_elems / kLatentCount + units + 1, kMaxEntryThreads);
-  const RopeShape shape{
-      .entries = EntryTable(p.entries, slots),
+  const RopeShape<kWide> shape{
+      .entries = {p.entries, slots},
       .positions = positions,
       .lane_count = NarrowDivisor(lanes),
       .lanes = static_cast<uint32_t>(lanes),
@@ -235,7 +239,8 @@ cudaError_t launch_rope_fused_of(const RopeFusedParams& p, const SkipReport& slo
                        static_cast<unsigned>(head_threads + entry_threads), stream, p, shape);
 }
 
-// Whether every row starts at a multiple of 16 bytes and ends with a whole unit.
+// Whether every row starts at a multiple of 16 bytes and ends with a whole unit, and there are not
+// too many.
 template <class T>
 bool is_wide(const RopeFusedParams& p) {
   constexpr int64_t kBytes = sizeof(T);
@@ -251,7 +256,8 @@ bool is_wide(const RopeFusedParams& p) {
   const uint64_t out_bits =
       address(e.kv_cache) | static_cast<uint64_t>(e.block_stride_bytes | e.entry_stride_bytes);
   return in_bits % 16 == 0 && out_bits % out_unit == 0 &&
-         p.rot_elems / 2 % kPairsAtOnce<T, true> == 0;
+         p.rot_elems / 2 % kPairsAtOnce<T, true> == 0 &&
+         NarrowIndices::can_count(e.tokens, e.num_slots);
 }
 
 template <class T>

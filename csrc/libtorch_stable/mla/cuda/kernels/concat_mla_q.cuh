@@ -18,11 +18,13 @@ struct QueryRows {
   int64_t head_stride_bytes;
   Divisor heads;
 
-  __device__ Divided<int64_t> split(int64_t row) const { return heads.divide(row); }
+  using Row = int64_t;
   using Found = char*;
+  __device__ Divided<int64_t> split(int64_t row) const { return heads.divide(row); }
   __device__ char* lookup(int64_t, int64_t token, int64_t head) const {
     return q_out + token * token_stride_bytes + head * head_stride_bytes;
   }
+  __device__ bool has(char*) const { return true; }
   __device__ char* place(char* out) const { return out; }
   __device__ void report_if_skipped(int64_t, char*) const {}
 };
@@ -34,13 +36,16 @@ inline cudaError_t launch_concat_mla_q(const ConcatMlaQParams& p, cudaStream_t s
                                               p.nope_token_stride_bytes | p.nope_head_stride_bytes |
                                               p.rope_token_stride_bytes | p.rope_head_stride_bytes |
                                               p.out_token_stride_bytes | p.out_head_stride_bytes));
-  return launch_copy_rows(
-      QueryRows{p.q_out, p.out_token_stride_bytes, p.out_head_stride_bytes,
-                Divisor(p.heads, p.tokens * p.heads)},
-      p.tokens * p.heads,
-      {p.ql_nope, p.nope_token_stride_bytes, p.nope_head_stride_bytes, p.nope_bytes},
-      {p.q_pe, p.rope_token_stride_bytes, p.rope_head_stride_bytes, p.rope_bytes}, unit_bytes,
-      stream);
+  const QueryRows rows{p.q_out, p.out_token_stride_bytes, p.out_head_stride_bytes,
+                       Divisor(p.heads, p.tokens * p.heads)};
+  return with_copied_unit(unit_bytes, [&]<class Unit>(Unit) {
+    constexpr int64_t kUnitBytes = sizeof(Unit);
+    return launch_concat_rows<CopyUnit<Unit>>(
+        rows, p.tokens * p.heads,
+        {p.ql_nope, p.nope_token_stride_bytes, p.nope_head_stride_bytes, p.nope_bytes / kUnitBytes},
+        {p.q_pe, p.rope_token_stride_bytes, p.rope_head_stride_bytes, p.rope_bytes / kUnitBytes},
+        nullptr, stream);
+  });
 }
 
 }  // namespace kvops::kernels
