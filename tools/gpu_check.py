@@ -332,6 +332,8 @@ def run(
         text=True,
         errors="replace",
         start_new_session=True,
+        # A shell starts what is in the background with interrupts ignored, and stop() needs them.
+        preexec_fn=restore_interrupts,
     )
     timer = threading.Timer(timeout, stop, [process])
     timer.start()
@@ -343,6 +345,10 @@ def run(
         return process.wait(), list(tail)
     finally:
         timer.cancel()
+
+
+def restore_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def stop(process: subprocess.Popen[str]) -> None:
