@@ -10,11 +10,11 @@
 
 #include "cache/cuda/kernels/column_side.cuh"
 #include "cache/cuda/kernels/movers.cuh"
-#include "cache/cuda/kernels/slots.cuh"
 #include "cache/params.h"
 #include "common/cuda/divisor.cuh"
 #include "common/cuda/indices.cuh"
 #include "common/cuda/launch.cuh"
+#include "common/cuda/slots.cuh"
 #include "common/cuda/vec.cuh"
 
 namespace kvops::kernels {

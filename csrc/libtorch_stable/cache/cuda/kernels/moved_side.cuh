@@ -7,10 +7,10 @@
 
 #include "cache/cuda/kernels/movers.cuh"
 #include "cache/cuda/kernels/page_layout.cuh"
-#include "cache/cuda/kernels/slots.cuh"
 #include "cache/cuda/kernels/token_units.cuh"
 #include "cache/params.h"
 #include "common/cuda/alignment.h"
+#include "common/cuda/slots.cuh"
 #include "common/cuda/vec.cuh"
 
 namespace kvops::kernels {

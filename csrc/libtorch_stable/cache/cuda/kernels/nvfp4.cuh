@@ -9,11 +9,11 @@
 #include <type_traits>
 
 #include "cache/cuda/kernels/movers.cuh"
-#include "cache/cuda/kernels/slots.cuh"
 #include "cache/cuda/kernels/token_units.cuh"
 #include "cache/nvfp4.h"
 #include "cache/params.h"
 #include "common/cuda/alignment.h"
+#include "common/cuda/slots.cuh"
 #include "common/cuda/vec.cuh"
 
 namespace kvops::kernels {

@@ -11,9 +11,9 @@
 #include "cache/cuda/kernels/few_tokens.cuh"
 #include "cache/cuda/kernels/moved_side.cuh"
 #include "cache/cuda/kernels/movers.cuh"
-#include "cache/cuda/kernels/slots.cuh"
 #include "cache/cuda/kernels/transposed_side.cuh"
 #include "cache/params.h"
+#include "common/cuda/slots.cuh"
 
 namespace kvops::kernels {
 

@@ -12,10 +12,10 @@
 #include "cache/cuda/kernels/few_tokens.cuh"
 #include "cache/cuda/kernels/moved_side.cuh"
 #include "cache/cuda/kernels/movers.cuh"
-#include "cache/cuda/kernels/slots.cuh"
 #include "cache/params.h"
 #include "common/cuda/indices.cuh"
 #include "common/cuda/launch.cuh"
+#include "common/cuda/slots.cuh"
 
 namespace kvops::kernels {
 

@@ -8,9 +8,9 @@
 
 #include <cstdint>
 
-#include "cache/cuda/kernels/slots.cuh"
 #include "common/cuda/divisor.cuh"
 #include "common/cuda/launch.cuh"
+#include "common/cuda/slots.cuh"
 
 namespace kvops::kernels {
 

@@ -8,10 +8,10 @@
 
 #include "cache/cuda/kernels/movers.cuh"
 #include "cache/cuda/kernels/page_layout.cuh"
-#include "cache/cuda/kernels/slots.cuh"
 #include "cache/cuda/kernels/token_tile.cuh"
 #include "cache/params.h"
 #include "common/cuda/alignment.h"
+#include "common/cuda/slots.cuh"
 #include "common/cuda/vec.cuh"
 
 namespace kvops::kernels {

@@ -12,6 +12,7 @@
 #include "common/cuda/fp8_quotient.cuh"
 #include "common/cuda/indices.cuh"
 #include "common/cuda/launch.cuh"
+#include "common/cuda/skipped.cuh"
 #include "mla/cuda/kernels/entry_place.cuh"
 #include "mla/cuda/kernels/rotate.cuh"
 #include "mla/params.h"
@@ -81,7 +82,7 @@ __device__ __forceinline__ void rotate_heads(const RopeFusedParams& p,
       heads[j] = read_pairs<kNeox, kCount>(row + j * shape.group_stride_elems, shape.pairs, first);
     }
     // Only now, so that the indices and the heads are read at the same time.
-    if (!shape.entries.table.has(indices.slot) || !is_position(p, indices.position)) return;
+    if (!shape.entries.has(indices.slot) || !is_position(p, indices.position)) return;
     const T* cos = static_cast<const T*>(p.cos_sin) + indices.position * p.cos_sin_stride_elems;
     const auto cos_sin = load_pairs<true, kCount>(cos, shape.pairs, first);
     // So that addresses are computed again: kept, they would take the registers of a thread block.
@@ -162,7 +163,7 @@ __device__ void write_entry(const RopeFusedParams& p, const RopeShape<kWide>& sh
   if (!shape.entries.has(indices.slot) || !is_position(p, indices.position)) {
     if (thread != 0 || indices.slot == -1) return;
     if (!shape.entries.has(indices.slot)) {
-      return shape.entries.table.report_skip(token, indices.slot);
+      return shape.entries.slots.report(token, indices.slot);
     }
     return report_skipped(shape.positions, token, indices.position);
   }

@@ -33,10 +33,10 @@ __global__ void __launch_bounds__(32 * kDsMlaWarps)
   const uint32_t tile = lane / kTileLanes;
   const uint32_t tile_lane = lane % kTileLanes;
   const Token token = Token{blockIdx.x} * kDsMlaWarps + threadIdx.x / 32;
-  if (token >= entries.table.tokens) return;
+  if (token >= entries.slots.tokens) return;
   const bfloat16_t* kv_c = static_cast<const bfloat16_t*>(p.kv_c) + token * p.kv_c_stride_elems;
   const bfloat16_t* k_pe = static_cast<const bfloat16_t*>(p.k_pe) + token * p.k_pe_stride_elems;
-  const int64_t slot = entries.table.slots[token];
+  const int64_t slot = entries.slots.of_tokens[token];
   const TileShare share = load_share<kAligned>(kv_c + tile * kTileElems, tile_lane);
   TileUnit rope = {};
   const bool has_rope_share = tile == 0;
@@ -45,7 +45,7 @@ __global__ void __launch_bounds__(32 * kDsMlaWarps)
   }
   const float scale = ds_mla_scale(tile_amax(share), p.power_of_two_scales);
   if (!entries.has(slot)) {
-    if (lane == 0) entries.table.report_skip(token, slot);
+    if (lane == 0) entries.slots.report(token, slot);
     return;
   }
   char* entry = entries.place(slot);

@@ -12,7 +12,7 @@
 
 #include "common/cuda/indices.cuh"
 #include "common/cuda/launch.cuh"
-#include "mla/cuda/kernels/entry_place.cuh"
+#include "common/cuda/slots.cuh"
 #include "mla/cuda/kernels/quantize_tile.cuh"
 #include "mla/params.h"
 
@@ -28,26 +28,26 @@ using IndexerIndices = std::conditional_t<kAligned, NarrowIndices, WideIndices>;
 template <bool kAligned>
 __global__ void __launch_bounds__(kIndexerThreads)
     indexer_quant_kernel(const __grid_constant__ IndexerQuantParams p,
-                         const __grid_constant__ SlotTable<IndexerIndices<kAligned>> table) {
+                         const __grid_constant__ Slots<IndexerIndices<kAligned>> slots) {
   using Token = typename IndexerIndices<kAligned>::Count;
   const uint32_t lane = threadIdx.x % kTileLanes;
   const uint32_t tile = blockIdx.y;
   const Token token = Token{blockIdx.x} * kIndexerBlockTokens + threadIdx.x / kTileLanes;
-  const bool exists = token < table.tokens;
+  const bool exists = token < slots.tokens;
   TileShare share = {};
   int64_t slot = -1;
   if (exists) {
-    slot = table.slots[token];
+    slot = slots.of_tokens[token];
     share = load_share<kAligned>(
         static_cast<const bfloat16_t*>(p.k) + token * p.k_stride_elems + tile * kTileElems, lane);
   }
   // Whole warps meet here, whatever their tiles.
   const float scale = indexer_scale(tile_amax(share), p.power_of_two_scales);
-  if (!table.has(slot)) {
-    if (exists && tile == 0 && lane == 0) table.report_skip(token, slot);
+  if (!slots.is_written(slot)) {
+    if (exists && tile == 0 && lane == 0) slots.report(token, slot);
     return;
   }
-  const auto [block_index, offset] = table.split(slot);
+  const auto [block_index, offset] = slots.split(slot);
   char* block = p.kv_cache + block_index * p.block_stride_bytes;
   const int64_t place = int64_t{offset} * gridDim.y + tile;
   store_share<kAligned>(block + place * kTileElems, lane, share, scale);
@@ -71,7 +71,7 @@ inline cudaError_t launch_indexer_k_quant_and_cache(const IndexerQuantParams& p,
   const dim3 grid(static_cast<unsigned>(blocks), static_cast<unsigned>(tiles));
   const auto launch = [&]<bool kAligned>(std::bool_constant<kAligned>) {
     return launch_kernel(indexer_quant_kernel<kAligned>, grid, kIndexerThreads, stream, p,
-                         SlotTable<IndexerIndices<kAligned>>(p, report));
+                         Slots<IndexerIndices<kAligned>>(p, report));
   };
   return is_aligned && NarrowIndices::can_count(p.tokens, p.num_slots) ? launch(std::true_type{})
                                                                        : launch(std::false_type{});

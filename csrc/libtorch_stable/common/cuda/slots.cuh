@@ -1,11 +1,10 @@
 // Slots of tokens: which ones are written, and which ones are reported as skipped.
-// Used by the kernels of the cache writers.
+// Used by the writers of caches and MLA entries.
 // Slots are never trusted: a place is made only of one that is_written().
 #pragma once
 
 #include <cstdint>
 
-#include "cache/params.h"
 #include "common/cuda/divisor.cuh"
 #include "common/cuda/indices.cuh"
 #include "common/cuda/skipped.cuh"
@@ -22,7 +21,7 @@ struct Slots {
   typename Indices::Division block_size;
   SkipReport skipped;
 
-  // Of CacheWriterParams or Nvfp4WriterParams.
+  // Of the parameters of any of the writers.
   template <class Params>
   Slots(const Params& p, const SkipReport& report)
       : of_tokens(p.slot_mapping),
