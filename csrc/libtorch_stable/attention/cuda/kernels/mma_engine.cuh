@@ -95,21 +95,17 @@ class MmaEngine {
 
   // Rows [first, first + rows) of the unit, for WarpRows, and their states.
   __device__ __forceinline__ void store_rows(int first, int rows, float* to, float2* states) const {
-    // All before the first is stored: none waits for another.
-    float sums[kHeadTiles][2];
-#pragma unroll
-    for (int tile = 0; tile < kHeadTiles; ++tile) {
-#pragma unroll
-      for (int e = 0; e < 2; ++e) sums[tile][e] = sum_of_rows(sum_[tile][e]);
-    }
 #pragma unroll
     for (int tile = 0; tile < kHeadTiles; ++tile) {
 #pragma unroll
       for (int e = 0; e < 2; ++e) {
+        float sum = sum_[tile][e];
+#pragma unroll
+        for (int step = 4; step < 32; step *= 2) sum += __shfl_xor_sync(~0u, sum, step);
         const int head = tile * 8 + 2 * column_ + e;
         const int row = head - first;
         if (row < 0 || row >= rows) continue;
-        if (row_ == 0) states[head] = {reference_[tile][e], sums[tile][e] * kUnshift};
+        if (row_ == 0) states[head] = {reference_[tile][e], sum * kUnshift};
         if (dims_ == kMaxDims) {
           store_row<true>(values_[tile], row, e, to);
         } else {
@@ -140,13 +136,6 @@ class MmaEngine {
     } else {
       return row_ + 8 * r;
     }
-  }
-
-  // Of the lanes in one column, which have the same head.
-  static __device__ __forceinline__ float sum_of_rows(float sum) {
-#pragma unroll
-    for (int step = 4; step < 32; step *= 2) sum += __shfl_xor_sync(~0u, sum, step);
-    return sum;
   }
 
   // The lane's dimensions of a row. Those 32 apart lie 32 apart in WarpRows.
