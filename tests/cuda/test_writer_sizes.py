@@ -88,3 +88,41 @@ def test_caches_of_other_strides(writer: Writer, kind: str, tokens: int, device:
         assert writes_the_bytes_of_the_cpu(
             device, writer, kind, (rows[0], rows[1]), (parts[0], parts[1]), slots
         )
+
+
+@pytest.mark.parametrize("device", CUDA)
+@pytest.mark.parametrize("tokens", [3, 600, 5003])
+@pytest.mark.parametrize("kind", ["auto", "fp8"])
+@pytest.mark.parametrize("writer", WRITERS, ids=lambda writer: writer.name)
+def test_keys_unlike_values(writer: Writer, kind: str, tokens: int, device: str) -> None:
+    generator = torch.Generator().manual_seed(tokens)
+    heads = 4
+    rows = awkward([tokens, 3 * heads, 64], torch.bfloat16, generator)
+    slots = (
+        slots_around_a_prompt(tokens, generator)
+        if tokens > 256
+        else single_slots(tokens, generator)
+    )
+    key, value = (rows[:, first::3] for first in (0, 1))
+    room = writer.room((key, value), 2 * single_pages(tokens), BLOCK_SIZE, kind)
+    caches = room[0][::2], room[1][: single_pages(tokens)]
+    for some in ((key.contiguous(), value), (key, value.contiguous())):
+        assert writes_the_bytes_of_the_cpu(device, writer, kind, some, caches, slots)
+    if writer.name == "paged":
+        return
+    narrow = value[..., :40]
+    narrow_room = writer.room((narrow, narrow), single_pages(tokens), BLOCK_SIZE, kind)
+    assert writes_the_bytes_of_the_cpu(
+        device, writer, kind, (key, narrow), (caches[0], narrow_room[1]), slots
+    )
+
+
+@pytest.mark.parametrize("device", CUDA)
+def test_more_blocks_than_a_dimension_of_a_grid(device: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    tokens = 2 * 65535 + 3  # a thread block takes two
+    writer = next(writer for writer in WRITERS if writer.name == "flash-NHD")
+    key, value = awkward([2, tokens, 1, 130], torch.bfloat16, generator)
+    slots = slots_around_a_prompt(tokens, generator)
+    caches = writer.room((key, value), single_pages(tokens), BLOCK_SIZE)
+    assert writes_the_bytes_of_the_cpu(device, writer, "auto", (key, value), caches, slots)

@@ -47,4 +47,26 @@ struct Slots {
 #endif
 };
 
+// Where slots lie that are equally far apart within blocks, and blocks in the cache. Adding what is
+// left over at the end of every block takes fewer instructions than a slot's offset in its block.
+// Strides are in bytes.
+template <class Indices>
+struct SlotPlaces {
+  typename Indices::Stride slot_stride;
+  typename Indices::Gap gap;  // behind the slots of a block
+
+  SlotPlaces(int64_t block_stride, int64_t slot_stride, int64_t block_size)
+      : slot_stride(static_cast<typename Indices::Stride>(slot_stride)),
+        gap(static_cast<typename Indices::Gap>(block_stride - block_size * slot_stride)) {}
+
+#if defined(__CUDACC__)
+  // Of a slot that is written.
+  __device__ __forceinline__ int64_t place(const Slots<Indices>& slots, int64_t slot) const {
+    const auto index = static_cast<typename Indices::Count>(slot);
+    const auto block = static_cast<typename Indices::Gap>(slots.block_size.quotient(index));
+    return static_cast<int64_t>(static_cast<uint64_t>(index) * slot_stride) + int64_t{block} * gap;
+  }
+#endif
+};
+
 }  // namespace kvops::kernels

@@ -40,34 +40,26 @@ __device__ __forceinline__ void move_columns(const ColumnSide& side, const FewTo
   using Out = typename Mover::Out;
   if (first >= side.columns) return;
   const int64_t slot = w.slots.of_tokens[token];
-  const char* from = side.src + token * side.src_token_stride;
-  char* to = side.cache;
-  const float* scale = side.scale;
-  uint32_t unit = first;
-  if constexpr (kUnits == 1) {
-    const auto [head, in_head] = side.units_per_head.divide(first);
-    unit = in_head;
-    from += head * side.src_head_stride;
-    to += head * side.head_stride;
-    scale += head * side.scale_stride;
-  }
-  from += uint64_t{unit} * sizeof(In);
+  Divided<uint32_t> at{0, first};  // head and unit
+  if constexpr (kUnits == 1) at = side.units_per_head.divide(first);
+  const auto [head, unit] = at;
+  const char* from =
+      side.src + side.in_token<In>(head, unit) + uint64_t{token} * side.src_token_stride;
   const auto has = [&](uint32_t i) { return i == 0 || first + i * kFewThreads < side.columns; };
   In values[kUnits];
 #pragma unroll
   for (uint32_t i = 0; i < kUnits; ++i) {
     if (has(i)) values[i] = *reinterpret_cast<const In*>(from + i * kFewThreads * sizeof(In));
   }
-  const Mover mover(Mover::kScales ? *scale : 1.0f);
+  const Mover mover(Mover::kScales ? side.scale[head * side.scale_stride] : 1.0f);
   // Or compilers would not read the values before they know that the slot is written.
   __syncwarp();
   if (!w.slots.is_written(slot)) {
     if (threadIdx.x == 0 && blockIdx.y == gridDim.y - 1) w.slots.report(token, slot);
     return;
   }
-  const auto [block, offset] = w.slots.split(slot);
-  to += block * side.block_stride + offset * side.offset_stride + unit * side.unit_stride;
-  const int64_t step = kFewThreads * side.unit_stride;
+  char* to = side.cache + side.in_slot(head, unit) + side.slot_places.place(w.slots, slot);
+  const uint64_t step = uint64_t{kFewThreads} * side.unit_stride;
 #pragma unroll
   for (uint32_t i = 0; i < kUnits; ++i) {
     if (has(i)) store_words(reinterpret_cast<Out*>(to + i * step), mover(values[i]));
@@ -83,6 +75,7 @@ template <class Mover>
 bool has_few_units(const CacheSide& s, const CacheWriterParams& p, bool several) {
   if (s.group_tokens != p.block_size) return false;
   if (s.unit_elems != Mover::kElems && s.unit_elems != s.head_size) return false;
+  if (!can_count_columns<Mover>(s, p)) return false;
   if (!several) return true;
   return p.scale_stride == 0 &&
          (p.heads == 1 || (s.src_head_stride == s.head_size &&
@@ -92,21 +85,16 @@ bool has_few_units(const CacheSide& s, const CacheWriterParams& p, bool several)
 // How a call is divided into thread blocks. A thread takes so many columns of the first side, and
 // one of the second side.
 struct FewTokensGrid {
-  int64_t token_blocks;
   int64_t first_parts;
   int64_t second_parts;
-  int64_t columns;  // threads of a block along x
-  int64_t tokens;   // and along y
+  int64_t threads;  // of a block
 
-  // Blocks of one token each, or, if `several`, of as many as there is room for whole ones.
   FewTokensGrid(const CacheWriterParams& p, int64_t first_columns, int64_t first_units,
-                int64_t second_columns, bool several) {
+                int64_t second_columns) {
     const int64_t most = std::max({first_columns, second_columns, int64_t{1}});
-    columns = several ? most : std::min((most + 31) / 32 * 32, int64_t{kFewThreads});
-    tokens = several ? kFewThreads / most : 1;
-    token_blocks = (p.tokens + tokens - 1) / tokens;
-    first_parts = (first_columns + first_units * columns - 1) / (first_units * columns);
-    second_parts = (second_columns + columns - 1) / columns;
+    threads = std::min((most + 31) / 32 * 32, int64_t{kFewThreads});
+    first_parts = (first_columns + first_units * threads - 1) / (first_units * threads);
+    second_parts = (second_columns + threads - 1) / threads;
   }
 
   // Also, numbers of tokens, and of slots, which are divided, have 32 bits.
@@ -114,7 +102,7 @@ struct FewTokensGrid {
     constexpr int64_t kMaxParts = 65535;
     const int64_t parts = first_parts + second_parts;
     return NarrowIndices::can_count(p.tokens, p.num_slots) && parts <= kMaxParts &&
-           token_blocks <= max_blocks / std::max(parts, int64_t{1});
+           p.tokens <= max_blocks / std::max(parts, int64_t{1});
   }
 };
 
@@ -123,7 +111,7 @@ cudaError_t launch_few_tokens(void (*kernel)(FewTokensWriter), const FewTokensGr
                               const CacheSide& first, const CacheSide& second,
                               const CacheWriterParams& p, const SkipReport& report,
                               cudaStream_t stream) {
-  const dim3 blocks(static_cast<unsigned>(grid.token_blocks),
+  const dim3 blocks(static_cast<unsigned>(p.tokens),
                     static_cast<unsigned>(grid.first_parts + grid.second_parts));
   if (blocks.x == 0 || blocks.y == 0) return cudaSuccess;
   const FewTokensWriter w{
@@ -132,8 +120,7 @@ cudaError_t launch_few_tokens(void (*kernel)(FewTokensWriter), const FewTokensGr
       .slots = {p, report},
       .first_parts = static_cast<uint32_t>(grid.first_parts),
   };
-  const dim3 threads(static_cast<unsigned>(grid.columns), static_cast<unsigned>(grid.tokens));
-  return launch_kernel(kernel, blocks, threads, stream, w);
+  return launch_kernel(kernel, blocks, static_cast<unsigned>(grid.threads), stream, w);
 }
 
 }  // namespace kvops::kernels

@@ -135,8 +135,7 @@ inline constexpr uint32_t kFewScatteredValues = 2;
 
 template <class KeyMover>
 FewTokensGrid few_split_grid(const CacheWriterParams& p, uint32_t values) {
-  return {p, p.value.head_size * p.heads, values, p.key.head_size / KeyMover::kElems * p.heads,
-          false};
+  return {p, p.value.head_size * p.heads, values, p.key.head_size / KeyMover::kElems * p.heads};
 }
 
 template <class KeyMover, class Mover>
