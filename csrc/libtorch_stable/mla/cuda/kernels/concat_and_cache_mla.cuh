@@ -37,9 +37,8 @@ inline uint64_t input_bits(const MlaEntriesParams& p) {
 inline cudaError_t launch_copied_entries(const MlaEntriesParams& p, const SkipReport& report,
                                          cudaStream_t stream) {
   const int64_t bytes = input_bytes(p.dtype);
-  const int unit_bytes = NarrowIndices::can_count(p.tokens, p.num_slots)
-                             ? common_unit_bytes(entry_bits(p) | input_bits(p))
-                             : 1;
+  const int unit_bytes =
+      can_count_entries(p) ? common_unit_bytes(entry_bits(p) | input_bits(p)) : 1;
   return with_copied_unit(unit_bytes, [&]<class Unit>(Unit) {
     using Indices = std::conditional_t<sizeof(Unit) == 1, WideIndices, NarrowIndices>;
     const EntryTable<Indices> entries(p, report);
@@ -73,8 +72,7 @@ cudaError_t launch_fp8_entries_from(const MlaEntriesParams& p, const SkipReport&
   // 16 bytes of the cache, or of the input where that is float.
   constexpr int kCount = sizeof(T) == 2 ? 16 : 4;
   const bool is_wide = input_bits(p) % 16 == 0 && entry_bits(p) % kCount == 0 &&
-                       (p.latent_elems | p.rope_elems) % kCount == 0 &&
-                       NarrowIndices::can_count(p.tokens, p.num_slots);
+                       (p.latent_elems | p.rope_elems) % kCount == 0 && can_count_entries(p);
   return is_wide ? launch_fp8_entries_of<T, Fp8, kCount, NarrowIndices>(p, report, stream)
                  : launch_fp8_entries_of<T, Fp8, 1, WideIndices>(p, report, stream);
 }

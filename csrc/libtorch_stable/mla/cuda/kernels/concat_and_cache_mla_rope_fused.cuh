@@ -257,8 +257,7 @@ bool is_wide(const RopeFusedParams& p) {
   const uint64_t out_bits =
       address(e.kv_cache) | static_cast<uint64_t>(e.block_stride_bytes | e.entry_stride_bytes);
   return in_bits % 16 == 0 && out_bits % out_unit == 0 &&
-         p.rot_elems / 2 % kPairsAtOnce<T, true> == 0 &&
-         NarrowIndices::can_count(e.tokens, e.num_slots);
+         p.rot_elems / 2 % kPairsAtOnce<T, true> == 0 && can_count_entries(e);
 }
 
 template <class T>

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "common/cuda/divisor.cuh"
+#include "common/cuda/indices.cuh"
 #include "common/cuda/slots.cuh"
 #include "mla/params.h"
 
@@ -14,14 +15,12 @@ template <class Indices>
 struct EntryTable {
   Slots<Indices> slots;
   char* kv_cache;
-  int64_t block_stride_bytes;
-  int64_t entry_stride_bytes;
+  SlotPlaces<Indices> places;
 
   EntryTable(const MlaEntriesParams& p, const SkipReport& report)
       : slots(p, report),
         kv_cache(p.kv_cache),
-        block_stride_bytes(p.block_stride_bytes),
-        entry_stride_bytes(p.entry_stride_bytes) {}
+        places(p.block_stride_bytes, p.entry_stride_bytes, p.block_size) {}
 
 #if defined(__CUDACC__)
   // As the rows of concat_rows.cuh: one row per token, and its slot tells where it goes.
@@ -35,13 +34,18 @@ struct EntryTable {
 
   // Of a slot that there is.
   __device__ __forceinline__ char* place(int64_t slot) const {
-    const auto [block, offset] = slots.split(slot);
-    return kv_cache + block * block_stride_bytes + offset * entry_stride_bytes;
+    return kv_cache + places.place(slots, slot);
   }
   __device__ __forceinline__ void report_if_skipped(Row token, int64_t slot) const {
     if (!has(slot)) slots.report(token, slot);
   }
 #endif
 };
+
+// Whether EntryTable<NarrowIndices> can be.
+inline bool can_count_entries(const MlaEntriesParams& p) {
+  return NarrowIndices::can_count(p.tokens, p.num_slots) &&
+         NarrowIndices::can_stride(p.block_stride_bytes, p.entry_stride_bytes, p.block_size);
+}
 
 }  // namespace kvops::kernels
