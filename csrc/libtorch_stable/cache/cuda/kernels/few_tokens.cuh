@@ -1,6 +1,6 @@
 // A few tokens, as in decode: a thread moves the units of one token, so that there is one slot to
 // wait for and little code, all of which has to be fetched.
-// Used by reshape_and_cache and reshape_and_cache_flash.
+// Used by reshape_and_cache, and by reshape_and_cache_flash for keys unlike their values.
 #pragma once
 
 #include <cuda_runtime.h>

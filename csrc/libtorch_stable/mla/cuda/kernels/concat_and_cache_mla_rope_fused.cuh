@@ -65,7 +65,8 @@ __device__ __forceinline__ bool is_position(const RopeFusedParams& p, int64_t po
 
 template <class T, bool kNeox, bool kWide>
 __device__ __forceinline__ void rotate_heads(const RopeFusedParams& p,
-                                             const RopeShape<kWide>& shape, int64_t token) {
+                                             const RopeShape<kWide>& shape, int64_t token,
+                                             const TokenIndices& indices) {
   constexpr int kCount = kPairsAtOnce<T, kWide>;
   const auto [group, lane] = shape.lane_count.divide(threadIdx.x);
   const uint32_t first_head = blockIdx.y * kHeadsAtOnce * shape.groups + group;
@@ -73,7 +74,6 @@ __device__ __forceinline__ void rotate_heads(const RopeFusedParams& p,
   const auto has_head = [&](int j) { return first_head + j * shape.groups < shape.heads; };
   T* row =
       static_cast<T*>(p.q_pe) + token * p.q_token_stride_elems + first_head * p.q_head_stride_elems;
-  const TokenIndices indices = read_indices(p, token);
   for (uint32_t first = lane * kCount; first < shape.pairs; first += shape.lanes * kCount) {
     PackedPairs<T, kCount> heads[kHeadsAtOnce];
 #pragma unroll
@@ -81,7 +81,8 @@ __device__ __forceinline__ void rotate_heads(const RopeFusedParams& p,
       if (!has_head(j)) continue;
       heads[j] = read_pairs<kNeox, kCount>(row + j * shape.group_stride_elems, shape.pairs, first);
     }
-    // Only now, so that the indices and the heads are read at the same time.
+    // Or compilers would not read the heads before they know the indices.
+    __syncwarp();
     if (!shape.entries.has(indices.slot) || !is_position(p, indices.position)) return;
     const T* cos = static_cast<const T*>(p.cos_sin) + indices.position * p.cos_sin_stride_elems;
     const auto cos_sin = load_pairs<true, kCount>(cos, shape.pairs, first);
@@ -156,10 +157,9 @@ class EntryWriter {
 
 template <class T, bool kNeox, bool kWide>
 __device__ void write_entry(const RopeFusedParams& p, const RopeShape<kWide>& shape, int64_t token,
-                            int thread) {
+                            const TokenIndices& indices, int thread) {
   constexpr int kCount = kPairsAtOnce<T, kWide>;
   constexpr int kLatentCount = kWide ? 16 / static_cast<int>(sizeof(T)) : 1;
-  const TokenIndices indices = read_indices(p, token);
   if (!shape.entries.has(indices.slot) || !is_position(p, indices.position)) {
     if (thread != 0 || indices.slot == -1) return;
     if (!shape.entries.has(indices.slot)) {
@@ -194,11 +194,13 @@ template <class T, bool kNeox, bool kWide>
 __global__ void __launch_bounds__(kMaxHeadThreads + kMaxEntryThreads, kRopeBlocks)
     rope_fused_kernel(const __grid_constant__ RopeFusedParams p,
                       const __grid_constant__ RopeShape<kWide> shape) {
+  // First of all: most of what follows waits for them.
+  const TokenIndices indices = read_indices(p, blockIdx.x);
   const int entry_thread = static_cast<int>(threadIdx.x) - shape.head_threads;
   if (entry_thread < 0) {
-    rotate_heads<T, kNeox, kWide>(p, shape, blockIdx.x);
+    rotate_heads<T, kNeox, kWide>(p, shape, blockIdx.x, indices);
   } else if (blockIdx.y == 0) {
-    write_entry<T, kNeox, kWide>(p, shape, blockIdx.x, entry_thread);
+    write_entry<T, kNeox, kWide>(p, shape, blockIdx.x, indices, entry_thread);
   }
 }
 
