@@ -77,9 +77,9 @@ def test_cp_gather_indexer_k_quant_cache(
 @pytest.mark.parametrize("requests", [1, 30, 31, 32])
 @pytest.mark.parametrize("rows", [9983, 9984, 9985, 40_001])
 @pytest.mark.parametrize(
-    "head_dim, scales, block_size", [(128, 1, 64), (240, 4, 1), (256, 1, 4), (272, 1, 4)]
+    "head_dim, scales, block_size", [(128, 1, 64), (240, 4, 1), (256, 1, 4), (512, 2, 3)]
 )
-def test_runs_of_keys(
+def test_keys_of_few_requests(
     head_dim: int,
     scales: int,
     block_size: int,
@@ -88,10 +88,10 @@ def test_runs_of_keys(
     descending: bool,
     device: str,
 ) -> None:
-    """Rows enough for bulk copies, of whole warps and one more or less; requests as many as a warp
-    has lanes for and one more; keys as wide as are copied in bulk, and wider. Some blocks do not
-    exist; outputs have rows of their own stride, and all addresses are odd multiples of 16, or of 4
-    bytes, where nothing is copied in bulk."""
+    """Rows of whole warps and one more or less; requests as many as a warp has lanes for and one
+    more; keys of as many units as lanes can be divided by, and of another number. Some blocks do
+    not exist; outputs have rows of their own stride, and all addresses are odd multiples of 16, or
+    of 4 bytes, which takes other kernels."""
     width = head_dim + 4 * scales
     generator = torch.Generator().manual_seed(rows * requests)
     cache = random_bits([BLOCKS, block_size, width], torch.uint8, generator)

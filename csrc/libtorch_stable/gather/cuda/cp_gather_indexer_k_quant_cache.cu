@@ -1,9 +1,9 @@
 // cp_gather_indexer_k_quant_cache on CUDA: validate, launch.
 // Registered as kvops::cp_gather_indexer_k_quant_cache for CUDA tensors.
 // Kernels: units of 16 and 4, 4 and 4, 1 and 1 bytes for keys and scales, for few rows or many = 6,
-// and one that copies runs of keys.
+// and one for keys of 128, 256 or 512 bytes.
 #include "gather/cuda/kernels/copy_rows.cuh"
-#include "gather/cuda/kernels/copy_runs.cuh"
+#include "gather/cuda/kernels/gather_keys.cuh"
 #include "gather/cuda/tables.h"
 #include "gather/ops.h"
 
@@ -12,10 +12,9 @@ namespace {
 
 cudaError_t launch(const kernels::GatherCall& call, const EntryRows& keys,
                    const EntryRows& scales) {
-  // Bulk copies take longer to arrive: not for calls that are bound by latency.
   const int64_t columns = kernels::CopyKeysAndScales<uint4, uint32_t>(keys, scales).columns;
-  if (kernels::can_copy_runs(call, keys, scales) && !kernels::are_few(call, columns)) {
-    return kernels::launch_copy_runs(call, keys, scales);
+  if (kernels::can_gather_keys(call, keys, scales) && !kernels::are_few(call, columns)) {
+    return kernels::launch_gather_keys(call, keys, scales);
   }
   const auto copy = [&]<class KeyUnit, class ScaleUnit>(KeyUnit, ScaleUnit) {
     return kernels::launch_gather(call,

@@ -7,7 +7,6 @@
 #include "common/checked_mode.h"
 #include "common/cuda/context.h"
 #include "common/cuda/host_indices.h"
-#include "common/cuda/newest_code.h"
 #include "gather/cuda/kernels/requests.cuh"
 #include "gather/validate.h"
 
@@ -38,27 +37,16 @@ inline void check_tables(const CudaContext& context, const char* starts_name,
   if (token_to_seq != nullptr) check_token_to_seq(context.op(), tokens.data(), on_host);
 }
 
-struct GatherDevice {
-  int multiprocessors = 0;
-  int architecture = 0;  // of the code that it runs
-};
-
-inline GatherDevice gather_device(const CudaContext& context) {
-  // Asked for once: three questions to the runtime cost as much as a launch.
+inline int multiprocessors_of(const CudaContext& context) {
+  // Asked for once: a question to the runtime takes time in every call.
   thread_local int known_device = -1;
-  thread_local GatherDevice known = {};
+  thread_local int known = 0;
   if (context.device() == known_device) return known;
-  const auto ask = [&context](cudaDeviceAttr attribute) {
-    int value = 0;
-    context.check(cudaDeviceGetAttribute(&value, attribute, context.device()), "device query");
-    return value;
-  };
-  const int capability =
-      ask(cudaDevAttrComputeCapabilityMajor) * 10 + ask(cudaDevAttrComputeCapabilityMinor);
-  known = {.multiprocessors = ask(cudaDevAttrMultiProcessorCount),
-           .architecture = kernels::newest_code(capability)};
+  int count = 0;
+  context.check(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, context.device()),
+                "device query");
   known_device = context.device();
-  return known;
+  return known = count;
 }
 
 // What every launch of this folder needs; in checked mode, after the tables were checked.
@@ -67,7 +55,6 @@ inline kernels::GatherCall gather_call(const CudaContext& context, const char* s
                                        const PagedRequests& requests, int64_t dst_rows,
                                        const int32_t* token_to_seq = nullptr) {
   check_tables(context, starts_name, requests, dst_rows, token_to_seq);
-  const GatherDevice device = gather_device(context);
   int64_t positions = 0;
   if (__builtin_mul_overflow(requests.max_blocks, requests.block_size, &positions)) {
     positions = INT64_MAX;
@@ -101,8 +88,7 @@ inline kernels::GatherCall gather_call(const CudaContext& context, const char* s
               .token_to_seq = context.skips("token_to_seq"),
           },
       .block_size = requests.block_size,
-      .multiprocessors = device.multiprocessors,
-      .architecture = device.architecture,
+      .multiprocessors = multiprocessors_of(context),
       .stream = context.stream(),
   };
 }

@@ -1,5 +1,5 @@
 // Finds entries within a warp, for calls of so few requests that each has a lane: nothing is waited
-// for but the tables. Used by gather_few.cuh, gather_lanes.cuh and copy_runs.cuh; all lanes call
+// for but the tables. Used by gather_few.cuh, gather_lanes.cuh and gather_keys.cuh; all lanes call
 // everything here.
 // Only code that every call comes along is in line.
 #pragma once

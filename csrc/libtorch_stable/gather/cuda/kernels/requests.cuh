@@ -45,7 +45,6 @@ struct GatherCall {
   GatherReports reports;
   int64_t block_size;  // in tokens
   int multiprocessors;
-  int architecture;  // of the code that the device runs; 90 is sm_90
   cudaStream_t stream;
 };
 
