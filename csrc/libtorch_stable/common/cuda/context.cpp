@@ -23,14 +23,16 @@ constexpr int kMaxDevices = 64;
 std::atomic<uint64_t> known_context[kMaxDevices];
 
 // Asked of the driver's current context, by which a launch goes: torch may name a device that it
-// has not switched to yet.
-bool is_current(int32_t device) {
-  const uint64_t context = current_context_id();
-  const bool is_known = context != 0 && device >= 0 && device < kMaxDevices;
-  if (is_known && known_context[device].load(std::memory_order_relaxed) == context) return true;
+// has not switched to yet. `context` receives its id; 0 if it is none, or not the device's.
+bool is_current(int32_t device, uint64_t& context) {
+  context = device >= 0 && device < kMaxDevices ? current_context_id() : 0;
+  if (context != 0 && known_context[device].load(std::memory_order_relaxed) == context) return true;
   int current = -1;
-  if (cudaGetDevice(&current) != cudaSuccess || current != device) return false;
-  if (is_known) known_context[device].store(context, std::memory_order_relaxed);
+  if (cudaGetDevice(&current) != cudaSuccess || current != device) {
+    context = 0;
+    return false;
+  }
+  if (context != 0) known_context[device].store(context, std::memory_order_relaxed);
   return true;
 }
 
@@ -42,7 +44,7 @@ CudaContext::CudaContext(const char* op, const Tensor& tensor)
 CudaContext::CudaContext(const char* op, int32_t device) : op_(op), device_(device) {
   if (!driver_problem().empty()) fail(op, driver_problem());
   // Almost always the device is the current one: a guard would cost as much as all checks.
-  if (!is_current(device_) &&
+  if (!is_current(device_, context_id_) &&
       aoti_torch_create_cuda_guard(device_, &guard_) != AOTI_TORCH_SUCCESS) {
     fail(op, "torch could not switch to cuda:" + std::to_string(device_));
   }

@@ -25,6 +25,8 @@ class CudaContext {
   const char* op() const { return op_; }
   int device() const { return device_; }
   cudaStream_t stream() const { return stream_; }
+  // Of the driver's current context, where it was the device's before this object; else 0.
+  uint64_t context_id() const { return context_id_; }
 
   // For kernels: how to report values of this argument (a string literal) that they skip.
   SkipReport skips(const char* argument) const;
@@ -37,6 +39,7 @@ class CudaContext {
 
   const char* op_;
   int32_t device_;
+  uint64_t context_id_;
   CUDAGuardHandle guard_ = nullptr;  // null: the device was the current one
   cudaStream_t stream_ = nullptr;
 };

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <mutex>
+#include <utility>
 
 #include "common/cuda/capture.h"
 #include "swap/cuda/driver_copies.h"
@@ -72,7 +73,8 @@ size_t sum_of(std::span<const Copy> copies) {
 
 }  // namespace
 
-CopyRun::CopyRun(const CudaContext& context, const DriverEntry& driver, const CopyHints& hints)
+CopyRun::CopyRun(const CudaContext& context, const DriverEntry& driver, const CopyHints& hints,
+                 MemoryMap known)
     : context_(context),
       driver_(driver),
       hints_(hints),
@@ -84,7 +86,7 @@ CopyRun::CopyRun(const CudaContext& context, const DriverEntry& driver, const Co
               .on_default_stream = is_legacy_stream(context.stream()),
               .model = &path_model(context.device()),
               .host_pace = host_pace(context.device())},
-      memory_(context.op(), &driver),
+      memory_(std::move(known)),
       planner_(memory_, context.device()) {
   std::fill(std::begin(list_limits_), std::end(list_limits_), SIZE_MAX / 2);
   list_limits_[static_cast<int>(CopyKind::kToDevice)] = kFirstCopies;

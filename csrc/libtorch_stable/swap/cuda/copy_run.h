@@ -32,7 +32,11 @@ struct CopyHints {
 
 class CopyRun {
  public:
-  CopyRun(const CudaContext& context, const DriverEntry& driver, const CopyHints& hints);
+  CopyRun(const CudaContext& context, const DriverEntry& driver, const CopyHints& hints)
+      : CopyRun(context, driver, hints, MemoryMap(context.op(), &driver)) {}
+  // With what the caller knows of the addresses, asked for in this context.
+  CopyRun(const CudaContext& context, const DriverEntry& driver, const CopyHints& hints,
+          MemoryMap known);
 
   // At least one byte; addresses may be of any memory: pinned, pageable, any device's.
   void add(const Copy& copy) {

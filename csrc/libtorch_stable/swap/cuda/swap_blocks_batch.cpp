@@ -4,11 +4,13 @@
 // from a process that has done so.
 #include <stdexcept>
 #include <string>
+#include <utility>
 
 #include "common/checked_mode.h"
 #include "common/checks.h"
 #include "common/cuda/capture.h"
 #include "common/cuda/context.h"
+#include "common/cuda/driver_launch.h"
 #include "swap/cuda/copy_run.h"
 #include "swap/cuda/stream_order.h"
 #include "swap/ops.h"
@@ -30,9 +32,10 @@ void check_any_order(MemoryMap& memory, const SwapBlocksBatchParams& p) {
 }
 
 void run_copies(const CudaContext& context, const DriverEntry& driver,
-                const SwapBlocksBatchParams& p, bool any_order) {
+                const SwapBlocksBatchParams& p, bool any_order, MemoryMap memory) {
   CopyRun run(context, driver,
-              {.any_order = any_order, .num_copies = p.num_copies, .total_bytes = p.total_bytes});
+              {.any_order = any_order, .num_copies = p.num_copies, .total_bytes = p.total_bytes},
+              std::move(memory));
   run.add_all(p);
   run.finish();
 }
@@ -50,15 +53,19 @@ int32_t current_device() {
 bool swap_blocks_batch(const SwapBlocksBatchParams& p, bool any_order) {
   const DriverEntry* driver = driver_entry();
   if (driver == nullptr) return false;
-  // Of this look only: the answers may differ once a context is current. No call of the runtime
-  // before it: that could initialise CUDA.
-  MemoryMap at_first(kOp, driver);
-  if (!touches_a_device(at_first, p)) return false;
+  // No call of the runtime before this look: that could initialise CUDA.
+  const uint64_t first_context = current_context_id();
+  MemoryMap memory(kOp, driver);
+  if (!touches_a_device(memory, p)) return false;
   const RelaxedCapture relaxed;
-  if (any_order && checked_mode()) check_any_order(at_first, p);
+  if (any_order && checked_mode()) check_any_order(memory, p);
   const CudaContext context(kOp, current_device());
-  make_current(context);
-  run_copies(context, *driver, p, any_order);
+  if (context.context_id() == 0 || context.context_id() != first_context) {
+    make_current(context);
+    // The answers may be others in another context.
+    memory = MemoryMap(kOp, driver);
+  }
+  run_copies(context, *driver, p, any_order, std::move(memory));
   return true;
 }
 
