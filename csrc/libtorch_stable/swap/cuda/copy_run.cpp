@@ -20,8 +20,8 @@ namespace {
 
 // Enough to keep the GPU busy (4 KiB each: 9 us) until the next table is full.
 constexpr size_t kFirstCopies = kernels::kFewCopies;
-// No launch is quick enough for what is copied there: few, with room for more.
-constexpr size_t kFirstWithinDevice = 499;
+// No launch is quick enough for what is copied there: a quick one, then as many as one takes.
+constexpr size_t kFirstWithinDevice = kernels::kQuickCopies;
 constexpr int kDeviceCtasPerSm = 2;
 constexpr int kMaxDevices = 64;
 // Thread blocks of copy_ring for each multiprocessor that is allowed. At the default of four they
@@ -120,8 +120,9 @@ void CopyRun::go_on(CopyKind kind) {
   const size_t issued = issue(kind, std::span(list).first(list.size() - 1), /*is_all=*/false);
   list.erase(list.begin(), list.begin() + static_cast<std::ptrdiff_t>(issued));
   // Twice as many take twice as long to plan, while those before them are copied.
+  const size_t next = kind == CopyKind::kWithinDevice ? kernels::kMostCopies : 2 * issued;
   list_limits_[static_cast<int>(kind)] =
-      issued > 0 ? list.size() + std::min(2 * issued, kernels::kMostCopies) : 2 * list.size();
+      issued > 0 ? list.size() + std::min(next, kernels::kMostCopies) : 2 * list.size();
 }
 
 void CopyRun::finish() {
@@ -230,7 +231,6 @@ void CopyRun::by_kernel(CopyKind kind, std::span<const Copy> copies) {
   kernels::CopyLaunch launch{.stream = context_.stream(),
                              .over_link = over_link,
                              .max_ctas = facts.multiprocessors * kDeviceCtasPerSm,
-                             .threads = kernels::kCopyThreads,
                              .priority = 0,
                              .ring_ctas = 0,
                              .start = LaunchStart::kInTurn};

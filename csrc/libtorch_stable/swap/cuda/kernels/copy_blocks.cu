@@ -122,7 +122,7 @@ __global__ void __launch_bounds__(kCopyThreads, 2)
 cudaError_t launch_blocks(BlockTable& table, const CopyLaunch& launch) {
   table.is_early = launch.start == LaunchStart::kReady;
   const unsigned ctas = std::min(static_cast<unsigned>(launch.max_ctas), table.num_pieces);
-  return launch_table(copy_blocks_kernel, table, {ctas, launch.threads}, launch);
+  return launch_table(copy_blocks_kernel, table, {ctas, kCopyThreads}, launch);
 }
 
 }  // namespace kvops::kernels

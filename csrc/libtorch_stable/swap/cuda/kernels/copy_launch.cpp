@@ -11,7 +11,8 @@ namespace kvops::kernels {
 namespace {
 
 static_assert(kMostCopies == LargeNearTable::kCapacity);
-static_assert(kFewCopies == SmallRowTable::kCapacity);
+static_assert(kQuickCopies == SmallNearTable::kCapacity);
+static_assert(kFewCopies == SmallRowTable::kCapacity && kFewCopies == FewNearTable::kCapacity);
 
 template <class Table>
 cudaError_t launch_as(std::span<const cuda::Copy> copies, const RowFit& fit,
@@ -53,8 +54,9 @@ cudaError_t launch_copies(std::span<const cuda::Copy> copies, const CopyLaunch& 
   }
   launched = fit.count;
   if (fit.is_near) {
-    return fit.count <= SmallNearTable::kCapacity ? launch_as<SmallNearTable>(copies, fit, launch)
-                                                  : launch_as<LargeNearTable>(copies, fit, launch);
+    if (fit.count <= kFewCopies) return launch_as<FewNearTable>(copies, fit, launch);
+    return fit.count <= kQuickCopies ? launch_as<SmallNearTable>(copies, fit, launch)
+                                     : launch_as<LargeNearTable>(copies, fit, launch);
   }
   return fit.count <= kFewCopies ? launch_as<SmallRowTable>(copies, fit, launch)
                                  : launch_as<LargeRowTable>(copies, fit, launch);

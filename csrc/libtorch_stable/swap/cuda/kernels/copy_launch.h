@@ -22,10 +22,9 @@ enum class LaunchStart : uint8_t {
 struct CopyLaunch {
   cudaStream_t stream;
   bool over_link;  // or within the device
-  int max_ctas;
-  unsigned threads;  // of each of them, at most kCopyThreads
-  int priority;      // as of a stream: lower ones get free room first; 0 for the stream's own
-  int ring_ctas;     // for copy_ring.cu, where it can be; 0 if it must not
+  int max_ctas;    // of kCopyThreads, where they stay
+  int priority;    // as of a stream: lower ones get free room first; 0 for the stream's own
+  int ring_ctas;   // for copy_ring.cu, where it can be; 0 if it must not
   LaunchStart start;
 };
 
@@ -34,9 +33,10 @@ struct CopyLaunch {
 inline constexpr int kCopyThreads = 512;
 inline constexpr int kMostRingCtas = 1000;
 
-// How many copies at the front of the list one launch can take at most (where they are close
-// together: half as many elsewhere), and a quick one.
+// How many copies at the front of the list one launch can take at most, and a quick one (where they
+// are close together: half as many elsewhere); and one that is quick wherever they are.
 inline constexpr size_t kMostCopies = 998;
+inline constexpr size_t kQuickCopies = 230;
 inline constexpr size_t kFewCopies = 115;
 
 // Launches some copies from the front of the list, all at the same time; says how many.

@@ -183,6 +183,7 @@ cudaError_t launch_ring(Table& table, const CopyLaunch& launch) {
   return launch_table(copy_ring_kernel<Table>, table, {ctas, 1}, launch);
 }
 
+template cudaError_t launch_ring(FewNearTable&, const CopyLaunch&);
 template cudaError_t launch_ring(SmallRowTable&, const CopyLaunch&);
 template cudaError_t launch_ring(LargeRowTable&, const CopyLaunch&);
 template cudaError_t launch_ring(SmallNearTable&, const CopyLaunch&);

@@ -110,7 +110,7 @@ Table fill_rows(std::span<const cuda::Copy> copies, const RowFit& fit) {
   const auto num_rows = static_cast<uint32_t>(rows * fit.count);
   Table table{.src = fit.src,
               .dst = fit.dst,
-              .by_rows_per_entry = Divisor(rows, num_rows),
+              .by_rows_per_entry = NarrowDivisor(rows),
               .num_rows = num_rows,
               .rows_per_entry = rows,
               .units_per_entry = units,
