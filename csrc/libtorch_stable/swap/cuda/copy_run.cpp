@@ -24,10 +24,10 @@ constexpr size_t kFirstCopies = kernels::kFewCopies;
 constexpr size_t kFirstWithinDevice = kernels::kQuickCopies;
 constexpr int kDeviceCtasPerSm = 2;
 constexpr int kMaxDevices = 64;
-// Thread blocks of copy_ring for each multiprocessor that is allowed. At the default of four they
+// Thread blocks of copy_ring for every four multiprocessors that are allowed, the default. They
 // just fill the link: more would fill the queues that everybody shares.
-constexpr int kRingCtasIn = 5;
-constexpr int kRingCtasOut = 2;
+constexpr int kRingCtasIn = 14;
+constexpr int kRingCtasOut = 7;
 // From 9.0 on there are bulk copies, and launches that start before the last one has ended.
 constexpr int kRingMajor = 9;
 
@@ -237,7 +237,9 @@ void CopyRun::by_kernel(CopyKind kind, std::span<const Copy> copies) {
   if (over_link) {
     launch.max_ctas = wishes_.max_sms;
     const int ring_ctas = kind == CopyKind::kToHost ? kRingCtasOut : kRingCtasIn;
-    if (has_ring) launch.ring_ctas = std::min(wishes_.max_sms * ring_ctas, kernels::kMostRingCtas);
+    if (has_ring) {
+      launch.ring_ctas = std::clamp(wishes_.max_sms * ring_ctas / 4, 1, kernels::kMostRingCtas);
+    }
     // What leads a batch is soon done, and all others wait for it: it must not wait for each wave
     // of a kernel that fills the GPU as well. All that the kernel copies alone does: room that it
     // took first would be missing there for the whole of a long swap.

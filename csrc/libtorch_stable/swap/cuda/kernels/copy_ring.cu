@@ -120,7 +120,7 @@ class Pieces<BlockTable> {
 };
 
 // Pieces whose bytes are still on their way to the target; all others of the ring are being read.
-constexpr int kArriving = 4;
+constexpr int kArriving = 2;
 
 template <class Table>
 __device__ __forceinline__ void copy_through(Ring& ring, const Table& table) {
