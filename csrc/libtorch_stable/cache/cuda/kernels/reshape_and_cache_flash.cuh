@@ -209,8 +209,7 @@ cudaError_t launch_widest(const CacheWriterParams& p, const SkipReport& report,
 }
 
 // Kernels: three, or two for units of two loads, for each of 3 dtypes x 2 formats and 3 widths of
-// copies; one of single elements
-// for each of 3 dtypes x 2 formats and 2 widths.
+// copies; one of single elements for each of 3 dtypes x 2 formats and 2 widths.
 inline cudaError_t launch_reshape_and_cache_flash(const CacheWriterParams& p,
                                                   const SkipReport& report, cudaStream_t stream) {
   if (p.kind != CacheKind::kAuto) {

@@ -103,6 +103,9 @@ inline RowFit fit_rows(std::span<const cuda::Copy> copies) {
   return longer.is_near ? longer : fit;
 }
 
+static_assert(int64_t{LargeNearTable::kCapacity} * (kMaxEntryBytes / kUnitBytes / kRowUnits) <
+              NarrowDivisor::kEnd);
+
 template <class Table>
 Table fill_rows(std::span<const cuda::Copy> copies, const RowFit& fit) {
   const auto units = static_cast<uint32_t>(copies.front().bytes / kUnitBytes);
